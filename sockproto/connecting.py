@@ -1,0 +1,457 @@
+"""
+What the clients share: how a connection comes about, and how its end is told.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    TimeoutError as DeferredTimeout,
+)
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionDone,
+    DNSLookupError,
+    TimeoutError as ConnectTimeout,
+)
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHostnameResolver,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from zope.interface import directlyProvides, implementer, providedBy
+
+from sockproto.errors import (
+    ConnectionWasReset,
+    NameNotResolved,
+    NotConnected,
+    NothingCame,
+    PeerError,
+    SockprotoError,
+    TimedOut,
+)
+from sockproto.reporting import describe_address, describe_loss
+from sockproto.spelling import host_and_port
+from sockproto.transports import StreamTransport, passes_half_close
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import (
+        IAddress,
+        IHostResolution,
+        IProtocolFactory,
+    )
+    from twisted.python.failure import Failure
+
+__all__ = ["ClientStream", "Host", "Observer", "connect", "first_address"]
+
+CONNECT_SECONDS = 30.0
+"""How long one attempt to connect may take; a host may have several addresses."""
+
+
+class Observer:
+    """
+    Is told what happens on the socket; each method does nothing, override some.
+    """
+
+    def resolved(self, host: str, addresses: Sequence[str]) -> None:
+        """The addresses of a host name, in the order in which they are tried."""
+
+    def connected(self, here: str, there: str) -> None:
+        """A connection was made between these addresses."""
+
+    def sent(self, data: bytes) -> None:
+        """These bytes, or this datagram, were handed to the transport."""
+
+    def received(self, data: bytes) -> None:
+        """These bytes, or this datagram, came in one read."""
+
+    def closed(self, why: str) -> None:
+        """The connection is over."""
+
+
+_P = TypeVar("_P", bound=Protocol)
+
+
+class _Builder(Factory, Generic[_P]):
+    noisy = False
+
+    def __init__(self, build: Callable[[], _P]) -> None:
+        self._build = build
+
+    def buildProtocol(self, addr: IAddress | None) -> _P:
+        return self._build()
+
+
+def connect(endpoint: IStreamClientEndpoint, build: Callable[[], _P]) -> Deferred[_P]:
+    """
+    Connect a protocol over an endpoint; cancelling gives up the attempt.
+
+    Errors:
+        NameNotResolved: the host has no address.
+        NotConnected: refused, unreachable, no such socket.
+        TimedOut: none of its addresses answered.
+    """
+    where = str(endpoint) if isinstance(endpoint, Host) else repr(endpoint)
+
+    def failed(failure: Failure) -> Failure:
+        raise connect_error(failure, where) from failure.value
+
+    connecting: Deferred[Any] = endpoint.connect(_Builder(build))
+    return connecting.addErrback(failed)
+
+
+def connect_error(failure: Failure, where: str) -> BaseException:
+    """
+    Turn what a failed attempt to connect is told into our error.
+    """
+    error = failure.value
+    if isinstance(error, ConnectingCancelledError):
+        return CancelledError()
+    if isinstance(error, SockprotoError | CancelledError | DeferredTimeout):
+        return error
+    if isinstance(error, DNSLookupError | ValueError):
+        # HostnameEndpoint has ValueError for a name that IDNA refuses.
+        return NameNotResolved(where)
+    if isinstance(error, ConnectTimeout):
+        return TimedOut(f"a connection to {where}", CONNECT_SECONDS)
+    if isinstance(error, ConnectError):
+        return NotConnected(where, _words_of(error))
+    return error
+
+
+def _words_of(error: ConnectError) -> str:
+    cause = error.osError
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return " ".join(str(error).split()).rstrip(".").lower()
+
+
+@implementer(IStreamClientEndpoint)
+class Host:
+    """
+    A client endpoint for a host name or address and a TCP port.
+
+    All addresses of the name are tried, IPv6 and IPv4 in turn, the next one
+    when the one before is slow (RFC 8305).
+
+    Args:
+        reactor: connects and resolves.
+        family: 4 or 6 to try only addresses of that family.
+        observer: is told what the name resolved to.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        host: str,
+        port: int,
+        *,
+        family: int | None = None,
+        timeout_seconds: float = CONNECT_SECONDS,
+        observer: Observer | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        resolver = _FamilyResolver(reactor.nameResolver, family, observer)
+        self._endpoint = HostnameEndpoint(
+            _ReactorWithResolver(reactor, resolver),
+            host.encode("utf-8") if not host.isascii() else host,
+            port,
+            timeout_seconds,
+        )
+
+    def __str__(self) -> str:
+        return host_and_port(self.host, self.port)
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        def failed(failure: Failure) -> Failure:
+            error = connect_error(failure, str(self))
+            if isinstance(error, NameNotResolved):
+                error = NameNotResolved(self.host)
+            raise error from failure.value
+
+        connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)
+        return connecting.addErrback(failed)
+
+
+class _ReactorWithResolver:
+    """A reactor whose names are resolved by someone else."""
+
+    def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
+        self._reactor = reactor
+        self.nameResolver = resolver
+        directlyProvides(self, providedBy(reactor))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+_FAMILIES: dict[int, type[IPv4Address] | type[IPv6Address]] = {
+    4: IPv4Address,
+    6: IPv6Address,
+}
+
+
+@implementer(IHostnameResolver)
+class _FamilyResolver:
+    """Resolves to addresses of one family, and tells an observer."""
+
+    def __init__(
+        self, inner: IHostnameResolver, family: int | None, observer: Observer | None
+    ) -> None:
+        self._inner = inner
+        self._types = None if family is None else [_FAMILIES[family]]
+        self._observer = observer
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        receiver = resolutionReceiver
+        if self._observer is not None:
+            receiver = _ObservedReceiver(receiver, hostName, self._observer)
+        return self._inner.resolveHostName(
+            receiver,
+            hostName,
+            portNumber,
+            addressTypes if self._types is None else self._types,
+            transportSemantics,
+        )
+
+
+@implementer(IResolutionReceiver)
+class _FirstAddress:
+    """Fires with the first address of a name, all of them having come."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._resolution: IHostResolution | None = None
+        self._first: Any = None
+        self.found: Deferred[Any] = Deferred(self._cancel)
+
+    def _cancel(self, found: Deferred[Any]) -> None:
+        # A thread that resolves a name cannot be stopped; its result is dropped.
+        if self._resolution is not None:
+            with suppress(NotImplementedError):
+                self._resolution.cancel()
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        self._resolution = resolutionInProgress
+
+    def addressResolved(self, address: IAddress) -> None:
+        if self._first is None:
+            self._first = address
+
+    def resolutionComplete(self) -> None:
+        if self._first is None:
+            self.found.errback(NameNotResolved(self._host))
+        else:
+            self.found.callback(self._first)
+
+
+def first_address(
+    reactor: Any,
+    host: str,
+    port: int,
+    family: int | None = None,
+    observer: Observer | None = None,
+) -> Deferred[Any]:
+    """
+    Resolve a host name or a literal address for UDP, which tries no second one.
+
+    Errors:
+        NameNotResolved: it has no address (of that family, 4 or 6).
+    """
+    receiver = _FirstAddress(host)
+    resolver = _FamilyResolver(reactor.nameResolver, family, observer)
+    resolver.resolveHostName(receiver, host, port, transportSemantics="UDP")
+    return receiver.found
+
+
+@implementer(IResolutionReceiver)
+class _ObservedReceiver:
+    def __init__(
+        self, inner: IResolutionReceiver, host: str, observer: Observer
+    ) -> None:
+        self._inner = inner
+        self._host = host
+        self._observer = observer
+        self._addresses: list[str] = []
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        self._inner.resolutionBegan(resolutionInProgress)
+
+    def addressResolved(self, address: IAddress) -> None:
+        self._addresses.append(getattr(address, "host", str(address)))
+        self._inner.addressResolved(address)
+
+    def resolutionComplete(self) -> None:
+        self._observer.resolved(self._host, self._addresses)
+        self._inner.resolutionComplete()
+
+
+@implementer(IHalfCloseableProtocol)
+class ClientStream(Protocol):
+    """
+    One connection of a client; what it says is in a subclass.
+
+    Subclasses override `_received`, `_shortfall` and `_over`, and where they
+    need it `_made` and `_peer_ended`.
+
+    Attributes:
+        bytes_received: in all.
+        ended: what later calls fail with, once the connection is over.
+    """
+
+    transport: StreamTransport  # type: ignore[assignment]
+
+    bytes_received = 0
+    ended: SockprotoError | None = None
+
+    _input_ended = False
+
+    def __init__(self, observer: Observer | None = None) -> None:
+        self._observer = observer
+        self._failure: PeerError | None = None
+        self._closed_waiters: list[Deferred[None]] = []
+        self._closes_when_idle = False
+
+    # Twisted's side
+
+    def connectionMade(self) -> None:
+        if self._observer is not None:
+            transport: Any = self.transport
+            self._observer.connected(
+                describe_address(transport.getHost()),
+                describe_address(transport.getPeer()),
+            )
+        self._made()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.bytes_received += len(data)
+        if self._observer is not None:
+            self._observer.received(data)
+        if self._failure is None:
+            self._received(data)
+            if self._closes_when_idle and self._shortfall() is None:
+                self.transport.loseConnection()
+
+    def readConnectionLost(self) -> None:
+        self._input_ended = True
+        self._peer_ended()
+
+    def writeConnectionLost(self) -> None:
+        pass
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._observer is not None:
+            self._observer.closed(describe_loss(reason))
+        error = self._failure or self._loss_error(reason)
+        self.ended = error or NotConnected("the peer", "the connection is closed")
+        if error is not None:
+            self._over(error)
+        waiters, self._closed_waiters = self._closed_waiters, []
+        for waiter in waiters:
+            if error is None:
+                waiter.callback(None)
+            else:
+                waiter.errback(error)
+
+    # For callers and subclasses
+
+    def send(self, data: bytes) -> None:
+        """Write bytes to the peer."""
+        if self._observer is not None:
+            self._observer.sent(data)
+        self.transport.write(data)
+
+    def end_input(self) -> None:
+        """
+        Tell the peer that we shall send no more, and go on reading.
+
+        Where a direction cannot be closed alone (TLS), close instead when
+        nothing is owed to us any more.
+        """
+        if passes_half_close(self.transport):
+            self.transport.loseWriteConnection()
+        elif self._shortfall() is None:
+            self.transport.loseConnection()
+        else:
+            self._closes_when_idle = True
+
+    def closed(self) -> Deferred[None]:
+        """
+        Fires when the connection is over, with an error if that was too early.
+
+        Cancelling it aborts the connection.
+        """
+        waiter: Deferred[None] = Deferred(self._cancelled)
+        if self.ended is None:
+            self._closed_waiters.append(waiter)
+        elif isinstance(self.ended, PeerError):
+            waiter.errback(self.ended)
+        else:
+            waiter.callback(None)
+        return waiter
+
+    def abort(self, error: PeerError | None = None) -> None:
+        """
+        Close at once. What is awaited fails with `error`.
+        """
+        if self._failure is None:
+            self._failure = error or ConnectionWasReset("aborted at this end")
+        self.transport.abortConnection()
+
+    def _cancelled(self, deferred: Deferred[Any]) -> None:
+        self.abort()
+
+    def _loss_error(self, reason: Failure) -> PeerError | None:
+        shortfall = self._shortfall()
+        if reason.check(ConnectionDone):
+            if shortfall is not None and not self.bytes_received:
+                return NothingCame()
+            return shortfall
+        if isinstance(reason.value, PeerError):
+            return reason.value
+        # A connection without TLS has no use for its modules.
+        if "sockproto.tls" in sys.modules:
+            from sockproto.tls import handshake_problem
+
+            problem = handshake_problem(reason)
+            if problem is not None:
+                return problem
+        return ConnectionWasReset(describe_loss(reason))
+
+    def _made(self) -> None:
+        """The connection is there."""
+
+    def _received(self, data: bytes) -> None:
+        """Bytes have come."""
+        raise NotImplementedError
+
+    def _peer_ended(self) -> None:
+        """The peer has ended its output; end our own."""
+        self.transport.loseConnection()
+
+    def _shortfall(self) -> PeerError | None:
+        """What the peer owes us at this moment, as an error."""
+        raise NotImplementedError
+
+    def _over(self, error: PeerError) -> None:
+        """The connection is over while something was awaited: fail it."""

@@ -1,0 +1,125 @@
+"""
+The services' command line: argv becomes settings, for twistd, twist and serve.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from twisted.python import usage
+
+from sockproto.errors import SettingError
+from sockproto.settings import Settings
+from sockproto.spelling import unescape
+
+__all__ = ["Options"]
+
+_DEFAULTS = Settings()
+
+_EPILOGUE = """\
+PLACE is a server endpoint description: tcp:9999, tcp:9999:interface=127.0.0.1,
+tcp6:9999, unix:/run/hello.sock, ssl:..., tls:..., systemd:..., haproxy:tcp:9999.
+An IPv6 interface is written interface=[::1]. Where any place is given, only the
+services whose places are given run; else hello, echo and udp do, on the places
+shown. Text takes the escapes \\n \\r \\t \\\\ \\xNN."""
+
+
+def _default(places: tuple[str, ...]) -> str:
+    return " ".join(places)
+
+
+class Options(usage.Options):
+    """
+    Parses the options; `settings` is what they say, once they are parsed.
+    """
+
+    synopsis = "Usage: twistd [options] sockproto [options]"
+    longdesc = _EPILOGUE
+
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["delay", None, "1", "Seconds between a name's arrival and its answer."],
+        ["framing", None, "auto", "auto, chunk, line or netstring."],
+        ["max-name", None, "1024", "Bytes of the longest name."],
+        ["greeting", None, "Welcome!", "What hello says first; empty for nothing."],
+        ["answer", None, "Hello, NAME!", "What is said to NAME."],
+        ["backlog", None, "511", "Connections that may wait to be accepted."],
+        ["drain", None, "10", "Seconds that connections get to end when stopping."],
+        ["log", None, "connections", "none, connections or messages."],
+    ]
+    optFlags: ClassVar[list[list[Any]]] = [
+        ["udp-any-port", None, "Answer datagrams from ports below 1024 too."],
+    ]
+
+    settings: Settings
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places: dict[str, list[str]] = {}
+
+    def _place(self, name: str, place: str) -> None:
+        self._places.setdefault(name, []).append(place)
+
+    def opt_hello(self, place: str) -> None:
+        self._place("hello", place)
+
+    def opt_echo(self, place: str) -> None:
+        self._place("echo", place)
+
+    def opt_udp(self, place: str) -> None:
+        self._place("udp", place)
+
+    def opt_udp_echo(self, place: str) -> None:
+        self._place("udp_echo", place)
+
+    opt_hello.__doc__ = (
+        f"PLACE of a hello service; may be repeated. [{_default(_DEFAULTS.hello)}]"
+    )
+    opt_echo.__doc__ = (
+        f"PLACE of an echo service; may be repeated. [{_default(_DEFAULTS.echo)}]"
+    )
+    opt_udp.__doc__ = (
+        "udp:PORT[:interface=ADDRESS] of a UDP hello service; may be repeated."
+        f" [{_default(_DEFAULTS.udp)}]"
+    )
+    opt_udp_echo.__doc__ = "The same of a UDP echo service (RFC 862); may be repeated."
+
+    def parseArgs(self, *args: str) -> None:
+        if args:
+            raise usage.UsageError(
+                f"{args[0]!r} was given, where only options are allowed"
+            )
+
+    def postOptions(self) -> None:
+        values: dict[str, object] = {
+            name: tuple(places) for name, places in self._places.items()
+        }
+        values["udp_any_port"] = bool(self["udp-any-port"])
+        for option, convert in (
+            ("delay", float),
+            ("drain", float),
+            ("max-name", int),
+            ("backlog", int),
+            ("framing", str),
+            ("log", str),
+            ("greeting", unescape),
+            ("answer", unescape),
+        ):
+            text = self[option]
+            try:
+                values[option.replace("-", "_")] = convert(text)
+            except ValueError as error:
+                if convert is unescape:
+                    raise usage.UsageError(
+                        f"--{option}: {text!r} was given ({error}),"
+                        r" where the escapes \n \r \t \\ \xNN are allowed"
+                    ) from error
+                # Settings say what is allowed.
+                values[option.replace("-", "_")] = text
+        try:
+            self.settings = Settings.only(**values)
+        except SettingError as error:
+            option = error.name.replace("_", "-")
+            seen = self.get(option, error.seen)
+            raise usage.UsageError(
+                f"--{option}: {seen!r} was given, where {error.allowed} is allowed"
+            ) from error

@@ -1,0 +1,230 @@
+"""
+What the stream services share: half-close, back-pressure, an orderly close.
+
+Theory of operation. The peer may end its input long before it has read what
+it is owed; so its end of file is an event like others, and the connection goes
+on until all is sent. Who answers what it reads can be made to buffer without
+bound by a peer that does not read; so each protocol registers a producer with
+its transport, and stops reading while that is paused. A `close()` on a socket
+with unread input sends a reset, and a reset takes the last words from the
+peer; so we end our side first, and go on reading, and discarding, for a
+little while.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar
+
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.policies import ProtocolWrapper
+from zope.interface import implementer
+
+from sockproto.interfaces import Debt, IOwing
+from sockproto.reporting import Log, describe_address, describe_loss, log
+from sockproto.transports import StreamTransport, innermost, passes_half_close, unsent
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+    from twisted.python.failure import Failure
+
+__all__ = ["StreamFactory", "StreamProtocol"]
+
+LINGER_SECONDS = 1.0
+"""How long we listen to a peer to whom we have said our last word."""
+
+LINGER_SIZE = 65_536
+"""Bytes of a peer's that we discard meanwhile."""
+
+
+@implementer(IHalfCloseableProtocol, IOwing)
+class StreamProtocol(Protocol):
+    """
+    One connection of a stream service; the service's own part is in a subclass.
+
+    Subclasses override `_begin`, `_receive`, `_input_over` and `_lost`, write
+    with `_send`, and end with `finish`.
+    """
+
+    transport: StreamTransport  # type: ignore[assignment]
+    factory: StreamFactory
+
+    bytes_received = 0
+    bytes_sent = 0
+
+    _input_ended = False
+    _finishing = False
+    _said_last_word = False
+    _discarded = 0
+    _reason: str | None = None
+    _lingering: IDelayedCall | None = None
+    _began = 0.0
+
+    def connectionMade(self) -> None:
+        factory = self.factory
+        factory.connections.add(self)
+        if factory.logs_connections:
+            self._began = factory.clock.seconds()
+            log.info("Accept new connection from {peer}...", peer=self.peer)
+        if ITCPTransport.providedBy(self.transport):
+            # An answer is small and final: Nagle's delay would only hold it up.
+            with suppress(OSError):  # a unix socket, or the peer has gone
+                self.transport.setTcpNoDelay(True)
+        self._begin()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.bytes_received += len(data)
+        if self._finishing:
+            self._discard(len(data))
+        else:
+            self._receive(data)
+
+    def readConnectionLost(self) -> None:
+        self._input_ended = True
+        if self._finishing:
+            self.transport.loseConnection()
+        else:
+            self._input_over()
+
+    def writeConnectionLost(self) -> None:
+        self._said_last_word = True
+        if self._input_ended or self._discarded > LINGER_SIZE:
+            self.transport.loseConnection()
+        else:
+            self._lingering = self.factory.clock.callLater(
+                LINGER_SECONDS, self._end_lingering
+            )
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        self._finishing = True
+        self._lost()
+        factory = self.factory
+        factory.connections.discard(self)
+        if factory.logs_connections:
+            log.info(
+                "Connection from {peer} closed."
+                " ({received} bytes in, {sent} out, {seconds:.3f} s: {reason})",
+                peer=self.peer,
+                received=self.bytes_received,
+                sent=self.bytes_sent,
+                seconds=factory.clock.seconds() - self._began,
+                reason=self._reason or describe_loss(reason),
+            )
+
+    @property
+    def peer(self) -> str:
+        """The other end's address, for people."""
+        return describe_address(self.transport.getPeer())
+
+    # IOwing
+
+    def owed(self) -> Debt:
+        return Debt(unsent=unsent(self.transport))
+
+    def finish(self, reason: str) -> None:
+        if self._finishing:
+            return
+        self._finishing = True
+        self._reason = reason
+        transport = self.transport
+        # A transport waits with its close until its producer is done.
+        transport.unregisterProducer()
+        if self._input_ended:
+            transport.loseConnection()
+        elif passes_half_close(transport):
+            transport.loseWriteConnection()
+            transport.resumeProducing()
+        else:
+            transport.loseConnection()
+            if isinstance(transport, ProtocolWrapper):
+                self._linger_behind_wrapper()
+
+    def abort(self, reason: str) -> None:
+        self._reason = reason
+        self._finishing = True
+        self.transport.abortConnection()
+
+    # For subclasses
+
+    def _begin(self) -> None:
+        """The connection is there: register a producer, say the first word."""
+        raise NotImplementedError
+
+    def _receive(self, data: bytes) -> None:
+        """Bytes have come."""
+        raise NotImplementedError
+
+    def _input_over(self) -> None:
+        """The peer will send no more; it may still be owed something."""
+        self.finish("the client closed")
+
+    def _lost(self) -> None:
+        """The connection is gone: stop what was waiting for it."""
+
+    def _send(self, data: bytes) -> None:
+        self.bytes_sent += len(data)
+        self.transport.write(data)
+
+    # Lingering
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded <= LINGER_SIZE:
+            return
+        if self._said_last_word:
+            self.transport.loseConnection()
+        else:
+            self.transport.pauseProducing()
+
+    def _end_lingering(self) -> None:
+        self._lingering = None
+        self.transport.loseConnection()
+
+    def _linger_behind_wrapper(self) -> None:
+        """
+        Bound how long TLS waits for the peer's close_notify.
+
+        No callback tells when its last bytes have left; so look each second.
+        """
+
+        def look() -> None:
+            self._lingering = None
+            if unsent(self.transport):
+                self._linger_behind_wrapper()
+                return
+            innermost(self.transport).loseConnection()
+
+        self._lingering = self.factory.clock.callLater(LINGER_SECONDS, look)
+
+
+class StreamFactory(Factory):
+    """
+    Builds the connections of one stream service, and knows those that live.
+
+    Args:
+        clock: measures delays and deadlines; the reactor, outside tests.
+        log: what is logged of a connection.
+
+    Attributes:
+        connections: those that are there now; each provides `IOwing`.
+    """
+
+    protocol: ClassVar[type[StreamProtocol]]  # type: ignore[assignment,misc]
+    noisy = False
+
+    def __init__(
+        self, clock: IReactorTime, *, log: Log | str = Log.CONNECTIONS
+    ) -> None:
+        self.clock = clock
+        self.log = Log(log)
+        self.logs_connections = self.log is not Log.NONE
+        self.connections: set[StreamProtocol] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> StreamProtocol:
+        protocol = self.protocol()
+        protocol.factory = self
+        return protocol

@@ -1,0 +1,100 @@
+"""
+The `twistd` and `twist` plugin: options become a service that suits a daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sockproto.errors import PlaceError
+from sockproto.options import Options
+from sockproto.reporting import log
+from sockproto.service import SockprotoService
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from twisted.internet.defer import Deferred
+
+__all__ = ["Options", "makeService"]
+
+
+class _DaemonService(SockprotoService):
+    """
+    Says what a place is short of in one line, and dies of a second signal.
+    """
+
+    def __init__(self, options: Options, reactor: Any) -> None:
+        super().__init__(options.settings, reactor)
+        self._process = os.getpid()
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except PlaceError as error:
+            self._explain(error)
+            raise
+
+    def startService(self) -> None:
+        try:
+            super().startService()
+        except PlaceError as error:
+            self._explain(error)
+            raise
+
+    def stopService(self) -> Deferred[None]:
+        # Twisted's handlers would stop the reactor a second time, in vain. A
+        # shell that started us with `&` has SIGINT ignored, and so it stays.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        return super().stopService()
+
+    def place_failed(self, error: PlaceError) -> None:
+        super().place_failed(error)
+        self._reactor.stop()
+
+    def _explain(self, error: PlaceError) -> None:
+        """
+        Have one line instead of a traceback, in the log or on standard error.
+
+        The exception has to leave twistd as an ordinary one: a daemon's parent
+        waits to be told of it, and the pid file has to be removed.
+        """
+        if os.getpid() == self._process:
+            # Under `twistd -n` this is the real one; `sys.stderr` is the log.
+            print(f"sockproto: {error}", file=sys.__stderr__)
+        else:
+            log.critical("{error}", error=error)
+        sys.excepthook = _unless_said(sys.excepthook)
+
+
+def _unless_said(hook: Any) -> Any:
+    def excepthook(
+        kind: type[BaseException],
+        error: BaseException,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, PlaceError):
+            hook(kind, error, traceback)
+
+    return excepthook
+
+
+def makeService(options: Options) -> SockprotoService:
+    """
+    Make the service for `twistd sockproto`.
+
+    A place that cannot be understood is one line on standard error and exit
+    status 1: nothing has started yet, nor have we become a daemon.
+    """
+    from twisted.internet import reactor
+
+    try:
+        return _DaemonService(options, reactor)
+    except PlaceError as error:
+        print(f"sockproto: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from error

@@ -1,0 +1,5 @@
+"""
+The protocols as pure machines: bytes in, events out.
+
+Nothing here knows Twisted, a clock or a socket.
+"""
