@@ -4,6 +4,7 @@ What the clients share: how a connection comes about, and how its end is told.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -19,6 +20,7 @@ from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
     ConnectionDone,
+    ConnectionLost,
     DNSLookupError,
     TimeoutError as ConnectTimeout,
 )
@@ -33,6 +35,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from sockproto.errors import (
     ConnectionWasReset,
+    HandshakeFailed,
     NameNotResolved,
     NotConnected,
     NothingCame,
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     )
     from twisted.python.failure import Failure
 
-__all__ = ["ClientStream", "Host", "Observer", "connect", "first_address"]
+__all__ = ["ClientStream", "Host", "Observer", "connect", "ended_without_notice", "first_address", "within"]
 
 CONNECT_SECONDS = 30.0
 """How long one attempt to connect may take; a host may have several addresses."""
@@ -82,6 +85,7 @@ class Observer:
 
 
 _P = TypeVar("_P", bound=Protocol)
+_T = TypeVar("_T")
 
 
 class _Builder(Factory, Generic[_P]):
@@ -112,6 +116,38 @@ def connect(endpoint: IStreamClientEndpoint, build: Callable[[], _P]) -> Deferre
     return connecting.addErrback(failed)
 
 
+def _tls_problem(reason: Failure) -> HandshakeFailed | None:
+    # A connection without TLS has no use for its modules.
+    if "sockproto.tls" not in sys.modules:
+        return None
+    from sockproto.tls import handshake_problem
+
+    return handshake_problem(reason)
+
+
+def ended_without_notice(reason: Failure) -> bool:
+    """
+    Tell whether a TLS connection was closed under TLS, without its close_notify.
+    """
+    return _tls_problem(reason) is not None and not reason.check(ConnectionLost)
+
+
+def within(
+    clock: Any, awaited: Deferred[_T], seconds: float, what: str
+) -> Deferred[_T]:
+    """
+    Bound how long something is awaited; it is cancelled then.
+
+    Errors:
+        TimedOut: it did not come in time.
+    """
+
+    def timed_out(failure: Any, seconds: float) -> Any:
+        raise TimedOut(what, seconds)
+
+    return awaited.addTimeout(seconds, clock, onTimeoutCancel=timed_out)
+
+
 def connect_error(failure: Failure, where: str) -> BaseException:
     """
     Turn what a failed attempt to connect is told into our error.
@@ -132,9 +168,9 @@ def connect_error(failure: Failure, where: str) -> BaseException:
 
 
 def _words_of(error: ConnectError) -> str:
-    cause = error.osError
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror.lower()
+    number = error.osError
+    if isinstance(number, int):
+        return os.strerror(number).lower()
     return " ".join(str(error).split()).rstrip(".").lower()
 
 
@@ -328,7 +364,7 @@ class ClientStream(Protocol):
 
     def __init__(self, observer: Observer | None = None) -> None:
         self._observer = observer
-        self._failure: PeerError | None = None
+        self._failure: SockprotoError | None = None
         self._closed_waiters: list[Deferred[None]] = []
         self._closes_when_idle = False
 
@@ -404,13 +440,13 @@ class ClientStream(Protocol):
         waiter: Deferred[None] = Deferred(self._cancelled)
         if self.ended is None:
             self._closed_waiters.append(waiter)
-        elif isinstance(self.ended, PeerError):
+        elif not isinstance(self.ended, NotConnected):
             waiter.errback(self.ended)
         else:
             waiter.callback(None)
         return waiter
 
-    def abort(self, error: PeerError | None = None) -> None:
+    def abort(self, error: SockprotoError | None = None) -> None:
         """
         Close at once. What is awaited fails with `error`.
         """
@@ -421,7 +457,7 @@ class ClientStream(Protocol):
     def _cancelled(self, deferred: Deferred[Any]) -> None:
         self.abort()
 
-    def _loss_error(self, reason: Failure) -> PeerError | None:
+    def _loss_error(self, reason: Failure) -> SockprotoError | None:
         shortfall = self._shortfall()
         if reason.check(ConnectionDone):
             if shortfall is not None and not self.bytes_received:
@@ -429,14 +465,12 @@ class ClientStream(Protocol):
             return shortfall
         if isinstance(reason.value, PeerError):
             return reason.value
-        # A connection without TLS has no use for its modules.
-        if "sockproto.tls" in sys.modules:
-            from sockproto.tls import handshake_problem
-
-            problem = handshake_problem(reason)
-            if problem is not None:
-                return problem
-        return ConnectionWasReset(describe_loss(reason))
+        problem = _tls_problem(reason)
+        if problem is None:
+            return ConnectionWasReset(describe_loss(reason))
+        if self.bytes_received:
+            return ConnectionWasReset(f"TLS: {problem.problem}")
+        return problem
 
     def _made(self) -> None:
         """The connection is there."""
@@ -453,5 +487,5 @@ class ClientStream(Protocol):
         """What the peer owes us at this moment, as an error."""
         raise NotImplementedError
 
-    def _over(self, error: PeerError) -> None:
+    def _over(self, error: SockprotoError) -> None:
         """The connection is over while something was awaited: fail it."""

@@ -367,10 +367,11 @@ class DatagramHelloClient(DatagramProtocol):
         if question.tries_left:
             self._try(question)
             return
-        awaited = "an answer" if self._tries == 1 else f"{self._tries} tries' answer"
-        awaited = f"{awaited} to {spell(question.datagram)}"
+        awaited = f"an answer to {spell(question.datagram)}"
+        if self._tries > 1:
+            awaited += f", sent {self._tries} times,"
         if self.unexpected is not None:
-            awaited += f" (but {spell(self.unexpected)})"
+            awaited += f" (though {spell(self.unexpected)} came)"
         self._fail(question, TimedOut(awaited, self._tries * self._timeout))
 
     def _drop(self, question: _Question) -> None:

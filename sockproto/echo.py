@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 
 from sockproto.connecting import ClientStream, connect
-from sockproto.errors import PeerError, PeerLeftOwing
+from sockproto.errors import PeerError, PeerLeftOwing, SockprotoError
 from sockproto.stream import StreamFactory, StreamProtocol
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class EchoClient(ClientStream):
         owed = sum(size for size, _ in self._awaited) - len(self._came)
         return PeerLeftOwing(f"{owed} bytes") if self._awaited else None
 
-    def _over(self, error: PeerError) -> None:
+    def _over(self, error: SockprotoError) -> None:
         awaited = [answer for _, answer in self._awaited]
         self._awaited.clear()
         for answer in awaited:

@@ -22,6 +22,7 @@ __all__ = [
     "ConnectionWasReset",
     "HandshakeFailed",
     "HeadMalformed",
+    "HeaderNotSendable",
     "LineTooLong",
     "MisuseError",
     "NameNotResolved",
@@ -132,6 +133,19 @@ class UrlMalformed(MisuseError):
 
     def __str__(self) -> str:
         return f"the URL {self.url!r} is malformed: {self.problem}"
+
+
+class HeaderNotSendable(MisuseError):
+    """
+    A header of a request breaks the grammar (RFC 9110, section 5).
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"the header cannot be sent: {self.problem}"
 
 
 class SchemeNotSupported(MisuseError):

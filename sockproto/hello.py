@@ -18,6 +18,7 @@ from sockproto.errors import (
     PeerError,
     PeerLeftOwing,
     SettingError,
+    SockprotoError,
 )
 from sockproto.interfaces import Debt
 from sockproto.reporting import Log, log
@@ -470,7 +471,7 @@ class HelloClient(ClientStream):
             "an answer" if len(self._awaited) == 1 else f"{len(self._awaited)} answers"
         )
 
-    def _over(self, error: PeerError) -> None:
+    def _over(self, error: SockprotoError) -> None:
         awaited = [*self._greeting_waiters, *self._awaited]
         self._greeting_waiters.clear()
         self._awaited.clear()

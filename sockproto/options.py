@@ -4,10 +4,12 @@ The services' command line: argv becomes settings, for twistd, twist and serve.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, ClassVar
 
 from twisted.python import usage
 
+from sockproto import __version__
 from sockproto.errors import SettingError
 from sockproto.settings import Settings
 from sockproto.spelling import unescape
@@ -82,6 +84,11 @@ class Options(usage.Options):
         f" [{_default(_DEFAULTS.udp)}]"
     )
     opt_udp_echo.__doc__ = "The same of a UDP echo service (RFC 862); may be repeated."
+
+    def opt_version(self) -> None:
+        """Display sockproto's version and exit."""
+        print(f"sockproto {__version__}")  # noqa: T201 - as usage.Options does
+        sys.exit(0)
 
     def parseArgs(self, *args: str) -> None:
         if args:

@@ -264,7 +264,7 @@ def client_endpoint(
         return Host(reactor, *host, family=family, observer=observer)
     try:
         args, named = split_description(address)
-        if len(args) > 1 and args[0] == "tcp" and set(named) <= {"host", "port"}:
+        if args[0] == "tcp" and set(named) <= {"host", "port"}:
             rest = iter(args[1:])
             name = named.get("host") or next(rest)
             port = _port(named.get("port") or next(rest, ""))

@@ -1,0 +1,213 @@
+"""
+The `sockproto` command.
+
+What a command needs is imported when it runs: `--help` and `--version` answer
+without Twisted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from sockproto import __version__
+
+__all__ = ["main"]
+
+USAGE = 2
+
+_ADDRESS = "HOST:PORT, [v6]:PORT or a client endpoint description"
+
+
+def _shared(address: str | None, what: str = _ADDRESS) -> Any:
+    """Give a command the options that mean the same everywhere."""
+
+    def decorate(command: Any) -> Any:
+        options = [
+            click.option("-4", "family", flag_value=4, type=int, help="IPv4 only."),
+            click.option("-6", "family", flag_value=6, type=int, help="IPv6 only."),
+            click.option(
+                "-v", "--verbose", is_flag=True, help="Tell what happens on the socket."
+            ),
+        ]
+        if address is not None:
+            options.append(
+                click.option(
+                    "-c",
+                    "--connect",
+                    "address",
+                    metavar="ADDRESS",
+                    default=address,
+                    show_default=True,
+                    help=f"{what}.",
+                )
+            )
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _timeout(default: float | None, silence: str = "Seconds of silence") -> Any:
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=default,
+        show_default=default is not None,
+        metavar="SECONDS",
+        help=f"{silence} from the peer to allow"
+        + (" (for ever, if not given)." if default is None else "."),
+    )
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit statuses are curl's: 0 done, 2 usage, 6 not resolved, 7 not connected,"
+    " 18 cut short, 23 cannot write, 28 timed out, 56 reset, 60 certificate,"
+    " 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="sockproto", message="%(prog)s %(version)s")
+def _sockproto() -> None:
+    """
+    The clients of socket tutorials, and their servers.
+    """
+
+
+@_sockproto.command("hello")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@_shared("127.0.0.1:9999")
+@click.option(
+    "--framing",
+    type=click.Choice(["chunk", "line", "netstring"]),
+    default="chunk",
+    show_default=True,
+    help="How names are told apart; chunk is one name at a time, one read an answer.",
+)
+@click.option("--no-greeting", is_flag=True, help="The server says nothing first.")
+@_timeout(30)
+def _hello(**options: Any) -> None:
+    """
+    Greet a hello service: print its greeting, and its answer to each NAME.
+
+    Without names, it asks at a prompt, or takes a line each from a pipe. Then it
+    says `exit`; so does a line `exit`.
+    """
+    from sockproto.cli.talking import hello
+
+    hello(**options)
+
+
+@_sockproto.command("udp")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@_shared("127.0.0.1:9999", "HOST:PORT or [v6]:PORT")
+@_timeout(1, "Seconds of silence, a try,")
+@click.option(
+    "--tries", type=click.IntRange(min=1), default=3, show_default=True,
+    help="How many times a name is sent.",
+)
+@click.option(
+    "--answer", default="Hello, NAME!", show_default=True,
+    help="What the service's answers look like: they are matched to names by it.",
+)
+def _udp(**options: Any) -> None:
+    """
+    Greet a UDP hello service: one datagram a NAME.
+
+    Without names, it asks at a prompt, or takes a line each from a pipe.
+    """
+    from sockproto.cli.talking import udp
+
+    udp(**options)
+
+
+@_sockproto.command("echo")
+@_shared("127.0.0.1:10000")
+@_timeout(None)
+def _echo(**options: Any) -> None:
+    """
+    Send to an echo service, and print what comes back.
+
+    On a terminal it asks at a prompt, and `exit` leaves. From a pipe it sends
+    the bytes as they are, ends its side, and writes what comes back.
+    """
+    from sockproto.cli.piping import echo
+
+    echo(**options)
+
+
+@_sockproto.command("connect")
+@click.argument("host")
+@click.argument("port")
+@_shared(None)
+@click.option("--crlf", is_flag=True, help="Send each LF as CRLF.")
+@_timeout(None)
+def _connect(**options: Any) -> None:
+    """
+    A raw TCP conversation with HOST and PORT, which may be a service's name.
+
+    Standard input goes to the socket, what the socket has to standard output.
+    At the end of input our side is ended, and the peer heard to its end.
+    """
+    from sockproto.cli.piping import connect
+
+    connect(**options)
+
+
+@_sockproto.command("fetch")
+@click.argument("url")
+@_shared(None)
+@click.option(
+    "-o", "--output", metavar="FILE",
+    help="Save the body here, replacing what is there. By default, its name is the"
+    " URL's last segment, and nothing is replaced.",
+)
+@click.option(
+    "-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True,
+    help="Add a request header, or take the place of Host, User-Agent, Accept or"
+    " Connection; may be repeated.",
+)
+@_timeout(60)
+def _fetch(**options: Any) -> None:
+    """
+    GET a URL: print the response's head, save the body.
+    """
+    from sockproto.cli.fetching import fetch
+
+    fetch(**options)
+
+
+@_sockproto.command(
+    "serve",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def _serve(arguments: tuple[str, ...]) -> None:
+    """
+    Run the services, with the options of `twistd -n sockproto`.
+    """
+    from sockproto.cli.serve import serve
+
+    serve(arguments)
+
+
+def main() -> NoReturn:
+    """
+    Run the command that the arguments name, and exit.
+    """
+    try:
+        status = _sockproto.main(standalone_mode=False)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = context.info_name if context and context.parent else None
+        prefix = f"sockproto: {command}" if command else "sockproto"
+        print(f"{prefix}: {error.format_message()} ({USAGE})", file=sys.stderr)
+        sys.exit(USAGE)
+    except click.Abort:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(23)
+    sys.exit(status if isinstance(status, int) else 0)

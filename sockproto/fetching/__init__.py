@@ -1,0 +1,12 @@
+"""
+The HTTP client of the tutorials: one request, its response as it came.
+
+The package is not named `fetch`, since a module of that name would take the
+place of the function `sockproto.fetch`.
+"""
+
+from sockproto.fetching.client import FetchProtocol, Response, Sink, fetch
+from sockproto.fetching.saving import Saving
+from sockproto.fetching.url import Url
+
+__all__ = ["FetchProtocol", "Response", "Saving", "Sink", "Url", "fetch"]

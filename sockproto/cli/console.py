@@ -1,0 +1,144 @@
+"""
+The person, or the pipe, at the other end of standard input and output.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+from sockproto.connecting import Observer
+from sockproto.errors import CannotWrite
+from sockproto.spelling import spell, spell_for_terminal
+
+__all__ = [
+    "Narrator",
+    "Output",
+    "read_input",
+    "read_line",
+    "remember_terminal",
+    "restore_terminal",
+    "stdin_is_terminal",
+]
+
+_STDIN, _STDOUT = 0, 1
+
+READ_SIZE = 65_536
+
+_terminal: list[Any] = []
+
+
+def remember_terminal() -> None:
+    """Keep the terminal's settings: line editing changes them while it waits."""
+    with suppress(ImportError, OSError):
+        import termios
+
+        with suppress(termios.error):
+            _terminal[:] = termios.tcgetattr(_STDIN)
+
+
+def restore_terminal() -> None:
+    """Give the terminal back as it was, should a thread still edit a line."""
+    if _terminal:
+        import termios
+
+        with suppress(termios.error):
+            termios.tcsetattr(_STDIN, termios.TCSADRAIN, _terminal)
+
+
+def stdin_is_terminal() -> bool:
+    """Whether somebody types."""
+    return os.isatty(_STDIN)
+
+
+class Output:
+    """
+    Standard output: exact bytes into a pipe, escaped on a terminal.
+    """
+
+    def __init__(self, descriptor: int = _STDOUT) -> None:
+        self._descriptor = descriptor
+        self.is_terminal = os.isatty(descriptor)
+
+    def write(self, data: bytes) -> None:
+        """
+        Write peer's bytes; it blocks until they are taken.
+
+        Raises:
+            CannotWrite: it is closed, its reader has gone, or its disk is full.
+        """
+        if self.is_terminal:
+            data = for_terminal(data)
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as error:
+            words = (error.strerror or str(error)).lower()
+            raise CannotWrite("standard output", words) from error
+
+    def write_line(self, data: bytes) -> None:
+        """Write peer's bytes and a line feed."""
+        self.write(data + b"\n")
+
+
+def for_terminal(data: bytes) -> bytes:
+    """
+    Escape what a terminal would act on; a CRLF becomes the LF it stands for.
+    """
+    text = data.replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
+    return spell_for_terminal(text).encode("utf-8", "backslashreplace")
+
+
+def read_input() -> bytes:
+    """
+    Read what standard input has, at most 64 KiB; empty at its end. It blocks.
+    """
+    return os.read(_STDIN, READ_SIZE)
+
+
+def read_line(prompt: str) -> bytes | None:
+    """
+    Read a line without its end; None at the end of input. It blocks.
+
+    On a terminal there is a prompt, with line editing and a history.
+    """
+    if not stdin_is_terminal():
+        line = sys.stdin.buffer.readline()
+        return line.removesuffix(b"\n").removesuffix(b"\r") if line else None
+    try:
+        if os.isatty(_STDOUT):
+            with suppress(ImportError):
+                import readline  # noqa: F401 - input() edits lines by it
+            return input(prompt).encode("utf-8", "surrogateescape")
+        # What was asked for goes to standard output, a prompt does not.
+        print(prompt, end="", file=sys.stderr, flush=True)
+        return input().encode("utf-8", "surrogateescape")
+    except EOFError:
+        print(file=sys.stderr)
+        return None
+
+
+class Narrator(Observer):
+    """
+    Tells on standard error what happens on the socket (`-v`).
+    """
+
+    def resolved(self, host: str, addresses: Any) -> None:
+        self._say("*", f"resolved {host}: {', '.join(addresses) or 'no address'}")
+
+    def connected(self, here: str, there: str) -> None:
+        self._say("*", f"connected from {here} to {there}")
+
+    def sent(self, data: bytes) -> None:
+        self._say(">", f"sent {len(data)} bytes: {spell(data)}")
+
+    def received(self, data: bytes) -> None:
+        self._say("<", f"received {len(data)} bytes: {spell(data)}")
+
+    def closed(self, why: str) -> None:
+        self._say("*", f"closed: {why}")
+
+    def _say(self, sign: str, what: str) -> None:
+        print(sign, spell_for_terminal(what), file=sys.stderr, flush=True)
