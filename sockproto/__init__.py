@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sockproto.version import __version__
+
 if TYPE_CHECKING:
     from sockproto.connecting import Host, Observer
     from sockproto.datagram import (
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from sockproto.settings import Settings
     from sockproto.wire.framing import Framing
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "DatagramHelloClient": "datagram",
@@ -74,6 +75,7 @@ __all__ = [
     "Response",
     "Settings",
     "SockprotoError",
+    "__version__",
     "connect_datagram_hello",
     "connect_echo",
     "connect_hello",

@@ -57,7 +57,15 @@ if TYPE_CHECKING:
     )
     from twisted.python.failure import Failure
 
-__all__ = ["ClientStream", "Host", "Observer", "connect", "ended_without_notice", "first_address", "within"]
+__all__ = [
+    "ClientStream",
+    "Host",
+    "Observer",
+    "connect",
+    "ended_without_notice",
+    "first_address",
+    "within",
+]
 
 CONNECT_SECONDS = 30.0
 """How long one attempt to connect may take; a host may have several addresses."""
@@ -153,6 +161,7 @@ def connect_error(failure: Failure, where: str) -> BaseException:
     Turn what a failed attempt to connect is told into our error.
     """
     error = failure.value
+    assert error is not None, "Twisted's types say that it could be"
     if isinstance(error, ConnectingCancelledError):
         return CancelledError()
     if isinstance(error, SockprotoError | CancelledError | DeferredTimeout):
@@ -234,7 +243,7 @@ class _ReactorWithResolver:
         return getattr(self._reactor, name)
 
 
-_FAMILIES: dict[int, type[IPv4Address] | type[IPv6Address]] = {
+_FAMILIES: dict[int, type[IPv4Address | IPv6Address]] = {
     4: IPv4Address,
     6: IPv6Address,
 }

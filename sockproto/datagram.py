@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address as _IPv6
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from sockproto.connecting import Observer
+    from sockproto.transports import DatagramTransport
 
 __all__ = [
     "DatagramHelloClient",
@@ -75,7 +76,7 @@ class ServiceDatagramProtocol(DatagramProtocol):
     """
 
     noisy = False
-    words: ClassVar[str]
+    transport: DatagramTransport  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -91,13 +92,13 @@ class ServiceDatagramProtocol(DatagramProtocol):
         self._logs_messages = self.log is Log.MESSAGES
 
     def startProtocol(self) -> None:
-        transport: Any = self.transport
-        host = transport.getHost()
+        host = self.transport.getHost()
         self._own.add(host.host, host.port)
         if self.log is not Log.NONE:
             log.info("Bind UDP on {port}...", port=host.port)
-        if hasattr(transport, "getHandle"):
-            _ask_for_buffer(transport.getHandle())
+        handle = getattr(self.transport, "getHandle", None)
+        if handle is not None:
+            _ask_for_buffer(handle())
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         if self._logs_messages:
@@ -272,6 +273,7 @@ class DatagramHelloClient(DatagramProtocol):
     """
 
     noisy = False
+    transport: DatagramTransport  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -345,9 +347,8 @@ class DatagramHelloClient(DatagramProtocol):
         if self._closing is None:
             self._closing = Deferred()
             self._fail_all(NotConnected(self._where, "closed at this end"))
-            transport: Any = self.transport
             if self._open:
-                transport.stopListening()
+                self.transport.stopListening()
             else:
                 self._closing.callback(None)
         return self._closing
@@ -473,9 +474,9 @@ def connect_datagram_hello(
         )
         reopen()
         if observer is not None:
-            here: Any = client.transport
+            here = client.transport.getHost()
             observer.connected(
-                host_and_port(here.getHost().host, here.getHost().port),
+                host_and_port(here.host, here.port),
                 host_and_port(address.host, port),
             )
         return client

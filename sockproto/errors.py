@@ -17,6 +17,7 @@ __all__ = [
     "AddressMalformed",
     "BodyCutShort",
     "BodyMalformed",
+    "CannotRead",
     "CannotWrite",
     "CertificateRefused",
     "ConnectionWasReset",
@@ -268,6 +269,22 @@ class TimedOut(SockprotoError):
 
     def __str__(self) -> str:
         return f"{self.awaited} did not come within {self.seconds:g} seconds"
+
+
+class CannotRead(SockprotoError):
+    """
+    Standard input could not be read.
+    """
+
+    exit_status = 26
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(where, problem)
+        self.where = where
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"cannot read {self.where}: {self.problem}"
 
 
 class CannotWrite(SockprotoError):

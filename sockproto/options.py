@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
-from sockproto import __version__
 from sockproto.errors import SettingError
 from sockproto.settings import Settings
 from sockproto.spelling import unescape
+from sockproto.version import __version__
 
 __all__ = ["Options"]
 

@@ -131,11 +131,12 @@ def stream_place(
         text = _without_brackets(description)
         if len(rest) < _BACKLOG_AT.get(kind, 0) and "backlog" not in named:
             text += f":backlog={backlog}"
-        return serverFromString(reactor, text)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
     except Exception as error:
         # Parsers are anybody's code: a plugin raises what it likes.
         problem = _parsing_problem(description, error)
         raise PlaceError(service, description, problem) from error
+    return endpoint
 
 
 def _parsing_problem(description: str, error: Exception) -> str:
@@ -159,7 +160,7 @@ def _parsing_problem(description: str, error: Exception) -> str:
     return message
 
 
-def listening_problem(error: Exception) -> str:
+def listening_problem(error: BaseException | None) -> str:
     """
     Say why a place could not be listened on, and what to do.
     """
@@ -277,9 +278,12 @@ def client_endpoint(
                 "ssl: proves no name; write tls:HOST:PORT,"
                 " with trustRoots=DIRECTORY for an authority of your own"
             )
-        return clientFromString(reactor, _without_brackets(address))
+        endpoint: IStreamClientEndpoint = clientFromString(
+            reactor, _without_brackets(address)
+        )
     except Exception as error:
         raise AddressMalformed(address, _address_problem(address, error)) from error
+    return endpoint
 
 
 def _tls_endpoint(

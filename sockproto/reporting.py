@@ -14,7 +14,6 @@ from twisted.logger import Logger
 from sockproto.spelling import host_and_port, spell
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
     from twisted.python.failure import Failure
 
 __all__ = ["Log", "describe_address", "describe_loss", "log"]
@@ -36,7 +35,7 @@ class Log(Enum):
     MESSAGES = "messages"
 
 
-def describe_address(address: IAddress | None) -> str:
+def describe_address(address: object) -> str:
     """
     Spell an address of Twisted's: `127.0.0.1:9999`, `[::1]:9999`, a path.
     """
@@ -44,10 +43,10 @@ def describe_address(address: IAddress | None) -> str:
         return host_and_port(address.host, address.port)
     if isinstance(address, UNIXAddress):
         # A client of a unix socket has no name unless it bound one.
-        name = address.name
+        name: bytes | str | None = address.name
         if not name:
             return "a unix socket"
-        return spell(name)[2:-1] if isinstance(name, bytes) else name
+        return name if isinstance(name, str) else spell(name)[2:-1]
     return str(address)
 
 
@@ -60,4 +59,4 @@ def describe_loss(reason: Failure) -> str:
     if reason.check(ConnectionAborted):
         return "aborted"
     message = " ".join(str(reason.value).split()).rstrip(".")
-    return f"broken off: {message or reason.type.__name__}"
+    return f"broken off: {message or type(reason.value).__name__}"

@@ -4,13 +4,11 @@ Settings become services.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.python.failure import Failure
 
 from sockproto.datagram import (
     EchoDatagramProtocol,
@@ -32,9 +30,10 @@ from sockproto.reporting import Log, describe_address, log
 from sockproto.wire.datagram import LARGEST_DATAGRAM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+    from twisted.python.failure import Failure
 
     from sockproto.settings import Settings
     from sockproto.stream import StreamFactory, StreamProtocol

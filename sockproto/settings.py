@@ -112,7 +112,7 @@ def _places(name: str, seen: object) -> Places:
     raise SettingError(name, seen, "an endpoint description, or several")
 
 
-def _choice(name: str, kind: type[Framing] | type[Log], seen: object) -> object:
+def _choice(name: str, kind: type[Framing | Log], seen: object) -> object:
     try:
         return kind(seen)
     except ValueError:

@@ -14,7 +14,7 @@ little while.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -213,7 +213,7 @@ class StreamFactory(Factory):
         connections: those that are there now; each provides `IOwing`.
     """
 
-    protocol: ClassVar[type[StreamProtocol]]  # type: ignore[assignment,misc]
+    protocol: type[StreamProtocol]  # type: ignore[assignment]
     noisy = False
 
     def __init__(
@@ -224,7 +224,9 @@ class StreamFactory(Factory):
         self.logs_connections = self.log is not Log.NONE
         self.connections: set[StreamProtocol] = set()
 
-    def buildProtocol(self, addr: IAddress | None) -> StreamProtocol:
+    def buildProtocol(  # type: ignore[override]
+        self, addr: IAddress | None
+    ) -> StreamProtocol:
         protocol = self.protocol()
         protocol.factory = self
         return protocol

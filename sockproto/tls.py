@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
 from service_identity.exceptions import VerificationError
@@ -62,7 +62,7 @@ def secured(
     endpoint: IStreamClientEndpoint,
     host: str,
     *,
-    trust_root: object | None = None,
+    trust_root: Any = None,
     certificate: PrivateCertificate | None = None,
 ) -> IStreamClientEndpoint:
     """
@@ -89,7 +89,7 @@ class ProvenPeer:
     def __init__(
         self,
         host: str,
-        trust_root: object | None = None,
+        trust_root: Any = None,
         certificate: PrivateCertificate | None = None,
     ) -> None:
         self._host = host
@@ -161,7 +161,7 @@ def handshake_problem(reason: Failure) -> HandshakeFailed | None:
     Turn what a lost connection is told of OpenSSL into our error; None if
     it is not of OpenSSL.
     """
-    if not reason.check(SSL.Error):
+    if not isinstance(reason.value, SSL.Error):
         return None
     words = [
         entry[2]

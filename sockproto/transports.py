@@ -10,9 +10,17 @@ from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.protocols.policies import ProtocolWrapper
 
 if TYPE_CHECKING:
+    from twisted.internet.address import IPv4Address, IPv6Address
+    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress
 
-__all__ = ["StreamTransport", "innermost", "passes_half_close", "unsent"]
+__all__ = [
+    "DatagramTransport",
+    "StreamTransport",
+    "innermost",
+    "passes_half_close",
+    "unsent",
+]
 
 
 class StreamTransport(Structure):
@@ -30,6 +38,18 @@ class StreamTransport(Structure):
     def unregisterProducer(self) -> None: ...
     def getPeer(self) -> IAddress: ...
     def setTcpNoDelay(self, enabled: bool, /) -> None: ...
+
+
+class DatagramTransport(Structure):
+    """
+    What we call on a UDP socket; connected, it wants no address.
+    """
+
+    def write(
+        self, datagram: bytes, addr: tuple[str, int] | None = None, /
+    ) -> None: ...
+    def getHost(self) -> IPv4Address | IPv6Address: ...
+    def stopListening(self) -> Deferred[None] | None: ...
 
 
 def passes_half_close(transport: object) -> bool:

@@ -8,23 +8,27 @@ without Twisted.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
 
-from sockproto import __version__
+from sockproto.version import __version__
 
 __all__ = ["main"]
 
 USAGE = 2
 
+_Command = Callable[..., None]
+_Decorator = Callable[[_Command], _Command]
+
 _ADDRESS = "HOST:PORT, [v6]:PORT or a client endpoint description"
 
 
-def _shared(address: str | None, what: str = _ADDRESS) -> Any:
+def _shared(address: str | None, what: str = _ADDRESS) -> _Decorator:
     """Give a command the options that mean the same everywhere."""
 
-    def decorate(command: Any) -> Any:
+    def decorate(command: _Command) -> _Command:
         options = [
             click.option("-4", "family", flag_value=4, type=int, help="IPv4 only."),
             click.option("-6", "family", flag_value=6, type=int, help="IPv6 only."),
@@ -51,7 +55,7 @@ def _shared(address: str | None, what: str = _ADDRESS) -> Any:
     return decorate
 
 
-def _timeout(default: float | None, silence: str = "Seconds of silence") -> Any:
+def _timeout(default: float | None, silence: str = "Seconds of silence") -> _Decorator:
     return click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
@@ -69,7 +73,9 @@ def _timeout(default: float | None, silence: str = "Seconds of silence") -> Any:
     " 18 cut short, 23 cannot write, 28 timed out, 56 reset, 60 certificate,"
     " 130 interrupted.",
 )
-@click.version_option(__version__, prog_name="sockproto", message="%(prog)s %(version)s")
+@click.version_option(
+    __version__, prog_name="sockproto", message="%(prog)s %(version)s"
+)
 def _sockproto() -> None:
     """
     The clients of socket tutorials, and their servers.
@@ -105,11 +111,16 @@ def _hello(**options: Any) -> None:
 @_shared("127.0.0.1:9999", "HOST:PORT or [v6]:PORT")
 @_timeout(1, "Seconds of silence, a try,")
 @click.option(
-    "--tries", type=click.IntRange(min=1), default=3, show_default=True,
+    "--tries",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
     help="How many times a name is sent.",
 )
 @click.option(
-    "--answer", default="Hello, NAME!", show_default=True,
+    "--answer",
+    default="Hello, NAME!",
+    show_default=True,
     help="What the service's answers look like: they are matched to names by it.",
 )
 def _udp(**options: Any) -> None:
@@ -160,12 +171,18 @@ def _connect(**options: Any) -> None:
 @click.argument("url")
 @_shared(None)
 @click.option(
-    "-o", "--output", metavar="FILE",
+    "-o",
+    "--output",
+    metavar="FILE",
     help="Save the body here, replacing what is there. By default, its name is the"
     " URL's last segment, and nothing is replaced.",
 )
 @click.option(
-    "-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True,
+    "-H",
+    "--header",
+    "headers",
+    metavar="'NAME: VALUE'",
+    multiple=True,
     help="Add a request header, or take the place of Host, User-Agent, Accept or"
     " Connection; may be repeated.",
 )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sockproto import fetching
 from sockproto.cli.console import Narrator, Output, for_terminal
-from sockproto.cli.running import complain, on_interrupt, run
-from sockproto.errors import CannotWrite, HeaderNotSendable, SockprotoError
+from sockproto.cli.running import on_interrupt, run
+from sockproto.errors import HeaderNotSendable, SockprotoError
 from sockproto.fetching.saving import Saving
 from sockproto.fetching.url import Url
 

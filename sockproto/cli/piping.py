@@ -25,6 +25,7 @@ from sockproto.connecting import ClientStream, Host, within
 from sockproto.echo import EchoClient, connect_echo
 from sockproto.errors import (
     AddressMalformed,
+    CannotRead,
     NothingCame,
     PeerError,
     PeerLeftOwing,
@@ -35,6 +36,7 @@ from sockproto.places import client_endpoint, host_port
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
+    from twisted.python.failure import Failure
 
 __all__ = ["connect", "echo"]
 
@@ -95,14 +97,15 @@ class Pipe(ClientStream):
         self.transport.registerProducer(self, True)
         if self._timeout is not None:
             self._silence = self._reactor.callLater(self._timeout, self._timed_out)
-        Deferred.fromCoroutine(self._send_input()).addErrback(
-            lambda failure: self.abort(failure.value)
-        )
+        Deferred.fromCoroutine(self._send_input()).addErrback(self._cannot_read)
+
+    def _cannot_read(self, failure: Failure) -> None:
+        self.abort(CannotRead("standard input", str(failure.value)))
 
     async def _send_input(self) -> None:
         while self.ended is None:
             data = await in_daemon_thread(self._reactor, read_input)
-            if self.ended is not None:
+            if self._over_by_now():
                 return
             if not data:
                 break
@@ -115,6 +118,9 @@ class Pipe(ClientStream):
         self._input_read = True
         self.transport.unregisterProducer()
         self.end_input()
+
+    def _over_by_now(self) -> bool:
+        return self.ended is not None
 
     # The transport's back-pressure on standard input
 
@@ -277,9 +283,7 @@ def connect(
 
     async def talk(reactor: Any, output: Output) -> None:
         observer = Narrator() if verbose else None
-        endpoint = Host(
-            reactor, *_where(host, port), family=family, observer=observer
-        )
+        endpoint = Host(reactor, *_where(host, port), family=family, observer=observer)
 
         def make() -> Pipe:
             return Pipe(reactor, output, crlf=crlf, timeout=timeout, observer=observer)

@@ -79,9 +79,9 @@ def _stop_on_signals(reactor: Any) -> None:
 
 def _log_to_stderr() -> None:
     def spell(event: LogEvent) -> str | None:
-        text = eventAsText(
-            event, includeTimestamp=False, includeSystem=False
-        ).rstrip("\n")
+        text = eventAsText(event, includeTimestamp=False, includeSystem=False).rstrip(
+            "\n"
+        )
         if not text:
             return None
         time = datetime.fromtimestamp(event["log_time"]).astimezone()
@@ -91,7 +91,5 @@ def _log_to_stderr() -> None:
 
     ours_or_grave = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
     ours_or_grave.setLogLevelForNamespace("sockproto", LogLevel.info)
-    observer = FilteringLogObserver(
-        FileLogObserver(sys.stderr, spell), [ours_or_grave]
-    )
+    observer = FilteringLogObserver(FileLogObserver(sys.stderr, spell), [ours_or_grave])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)

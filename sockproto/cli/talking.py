@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from twisted.internet.defer import Deferred, DeferredList, FirstError
+from twisted.internet.defer import Deferred
 
 from sockproto.cli.console import (
     Narrator,
@@ -48,25 +48,34 @@ async def _names(
         for name in given:
             yield os.fsencode(name)
         return
+    awaited: list[Deferred[bytes | None]] = []
+
+    def left(_: object) -> None:
+        for line in awaited:
+            line.errback(ConnectionWasReset("the service has closed it"))
+
+    if gone is not None:
+        gone.addCallback(left)
     while True:
-        typed = in_daemon_thread(reactor, read_line, "name>")
-        line = await (typed if gone is None else _first(typed, gone))
+        awaited = [_typed(reactor)]
+        line = await awaited[0]
+        awaited = []
         if line is None:
             return
         if line:
             yield line
 
 
-async def _first(typed: Deferred[bytes | None], gone: Deferred[None]) -> bytes | None:
-    try:
-        value, which = await DeferredList(  # type: ignore[misc]
-            [typed, gone], fireOnOneCallback=True, fireOnOneErrback=True
-        )
-    except FirstError as error:
-        raise error.subFailure.value from None
-    if which == 1:
-        raise ConnectionWasReset("the service has closed it")
-    return value  # type: ignore[no-any-return]
+def _typed(reactor: Any) -> Deferred[bytes | None]:
+    """Fire with the next line; or let somebody else say that none is wanted."""
+    line: Deferred[bytes | None] = Deferred()
+
+    def came(result: Any) -> None:
+        if not line.called:
+            line.callback(result)
+
+    in_daemon_thread(reactor, read_line, "name>").addBoth(came)
+    return line
 
 
 def hello(

@@ -5,7 +5,6 @@ The protocol of one HTTP exchange, and the function that makes one from a URL.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol as Structure
 
@@ -13,7 +12,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import connectionDone
 
-from sockproto import __version__
 from sockproto.connecting import (
     ClientStream,
     Host,
@@ -24,7 +22,6 @@ from sockproto.connecting import (
 from sockproto.errors import (
     ConnectionWasReset,
     HeaderNotSendable,
-    NotConnected,
     PeerError,
     SockprotoError,
     TimedOut,
@@ -34,9 +31,12 @@ from sockproto.fetching.saving import Saving
 from sockproto.fetching.url import Url
 from sockproto.reporting import describe_address
 from sockproto.transports import innermost
+from sockproto.version import __version__
 from sockproto.wire.exchange import BodyCame, Exchange, HeadCame, ResponseEnded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
@@ -220,9 +220,7 @@ class FetchProtocol(ClientStream):
         self.done.errback(error)
 
 
-def _request_headers(
-    url: Url, headers: Sequence[Header]
-) -> list[tuple[bytes, bytes]]:
+def _request_headers(url: Url, headers: Sequence[Header]) -> list[tuple[bytes, bytes]]:
     own = [(_field(name), _field(value)) for name, value in headers]
     given = {name.lower() for name, _ in own}
     usual = [
@@ -255,7 +253,7 @@ def fetch(
     timeout: float | None = None,
     max_body: int = LARGEST_BODY_IN_MEMORY,
     family: int | None = None,
-    trust_root: object | None = None,
+    trust_root: Any = None,
     observer: Observer | None = None,
 ) -> Deferred[Response]:
     """

@@ -40,7 +40,7 @@ class Saving:
         self._part: Path | None = None
         self.kept: str | None = None
 
-    def begin(self, head: HeadCame) -> None:  # noqa: ARG002 - a sink may want it
+    def begin(self, head: HeadCame) -> None:
         """
         Open the file beside its place.
 
@@ -60,7 +60,8 @@ class Saving:
                 self._file = self._wanted.open("wb", buffering=0)
                 return
             descriptor, part = tempfile.mkstemp(
-                prefix=f".{self._wanted.name[:100]}.", suffix=".part",
+                prefix=f".{self._wanted.name[:100]}.",
+                suffix=".part",
                 dir=self._wanted.parent,
             )
             self._part = Path(part)

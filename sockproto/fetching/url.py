@@ -79,11 +79,13 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """What the `Host` field says (RFC 9112, section 3.2): no zone, no default port."""
+        """What `Host` says (RFC 9112, section 3.2): no zone, no default port."""
         host = self.host.partition("%")[0]
         if ":" in host:
             host = f"[{host}]"
-        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+        return (
+            host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+        )
 
     @property
     def file_name(self) -> str:

@@ -4,7 +4,10 @@ The hello conversation's datagram form: one name in, one answer out.
 
 from __future__ import annotations
 
-from sockproto.wire.hello import Answer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sockproto.wire.hello import Answer
 
 __all__ = ["LARGEST_DATAGRAM", "answer_to", "looks_like_answer"]
 

@@ -15,8 +15,8 @@ import h11
 from sockproto.errors import (
     BodyCutShort,
     BodyMalformed,
-    HeadMalformed,
     HeaderNotSendable,
+    HeadMalformed,
     NothingCame,
 )
 
