@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Installs from a checkout, a wheel, an sdist and editable, each in an environment of
+# its own: the plugin is listed from any folder, the wheel has what it should, and
+# uninstalling leaves Twisted whole.
+set -euo pipefail
+python=${1:-python3}
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+git clone -q "$root" "$work/source"
+"$python" -m venv "$work/build"
+"$work/build/bin/pip" -q install build
+(cd "$work/source" && "$work/build/bin/python" -m build -q --outdir "$work/dist" >/dev/null)
+
+contents=$("$python" -m zipfile -l "$work"/dist/*.whl)
+for wanted in sockproto/py.typed sockproto/wire/framing.py sockproto/cli/__init__.py \
+    twisted/plugins/sockproto_service.py; do
+    grep -q "^$wanted " <<<"$contents" || { echo "the wheel lacks $wanted"; exit 1; }
+done
+for unwanted in '^twisted/__init__' '^twisted/plugins/__init__' '^tests/' 'dropin'; do
+    ! grep "$unwanted" <<<"$contents" || { echo "the wheel has $unwanted"; exit 1; }
+done
+
+check() { # name, what pip is given
+    local venv=$work/$1
+    shift
+    "$python" -m venv "$venv"
+    "$venv/bin/pip" -q install "$@"
+    (
+        cd /
+        "$venv/bin/twistd" --help | grep -q '^ *sockproto '
+        "$venv/bin/twist" --help | grep -q '^ *sockproto '
+        "$venv/bin/sockproto" --version | grep -q '^sockproto [0-9]'
+        "$venv/bin/pip" -q uninstall -y sockproto
+        ! "$venv/bin/twistd" --help | grep -q '^ *sockproto '
+        "$venv/bin/python" -c 'import twisted.plugins, twisted.internet.reactor'
+        "$venv/bin/twistd" -n web --help >/dev/null
+    )
+    echo "installed, listed and removed: $(basename "$venv")"
+}
+
+check checkout "$work/source"
+check wheel "$work"/dist/*.whl
+check sdist "$work"/dist/*.tar.gz
+check editable -e "$work/source"
