@@ -16,6 +16,8 @@ from sockproto.spelling import spell, spell_for_terminal
 __all__ = [
     "Narrator",
     "Output",
+    "for_terminal",
+    "leave_prompt",
     "read_input",
     "read_line",
     "remember_terminal",
@@ -28,6 +30,7 @@ _STDIN, _STDOUT = 0, 1
 READ_SIZE = 65_536
 
 _terminal: list[Any] = []
+_prompting = False
 
 
 def remember_terminal() -> None:
@@ -105,8 +108,12 @@ def read_line(prompt: str) -> bytes | None:
     On a terminal there is a prompt, with line editing and a history.
     """
     if not stdin_is_terminal():
+        if sys.stdin is None:  # it was closed
+            return None
         line = sys.stdin.buffer.readline()
         return line.removesuffix(b"\n").removesuffix(b"\r") if line else None
+    global _prompting  # noqa: PLW0603 - there is one terminal
+    _prompting = True
     try:
         if os.isatty(_STDOUT):
             with suppress(ImportError):
@@ -118,6 +125,14 @@ def read_line(prompt: str) -> bytes | None:
     except EOFError:
         print(file=sys.stderr)
         return None
+    finally:
+        _prompting = False
+
+
+def leave_prompt() -> None:
+    """Go to a new line, should somebody else speak while a prompt waits."""
+    if _prompting and sys.stderr is not None and sys.stderr.isatty():
+        print(file=sys.stderr)
 
 
 class Narrator(Observer):

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from sockproto.cli.console import Output, remember_terminal, restore_terminal
+from sockproto.cli.console import (
+    Output,
+    leave_prompt,
+    remember_terminal,
+    restore_terminal,
+)
 from sockproto.errors import SockprotoError
 from sockproto.spelling import spell_for_terminal
 
@@ -42,6 +47,7 @@ def complain(command: str, what: object, status: int) -> None:
     """
     Say on standard error, in one line, what went wrong.
     """
+    leave_prompt()
     text = " ".join(spell_for_terminal(str(what)).split("\n"))
     print(f"sockproto: {command}: {text} ({status})", file=sys.stderr, flush=True)
 
@@ -90,8 +96,6 @@ def run(
 def _interrupted(command: str) -> None:
     restore_terminal()
     said = [words for callback in _at_interrupt if (words := callback())]
-    if sys.stderr is not None and sys.stderr.isatty():
-        print(file=sys.stderr)  # behind the ^C
     complain(command, "; ".join(["interrupted", *said]), INTERRUPTED)
     os._exit(INTERRUPTED)
 
