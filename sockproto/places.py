@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -129,6 +130,9 @@ def stream_place(
         if at and port is not None:
             _port(port)
         text = _without_brackets(description)
+        if kind == "tls" and not any(Path(rest[0]).glob("*.pem")):
+            # Twisted looks into it only when a client has come.
+            raise ValueError(f"no certificate (*.pem) is in the folder {rest[0]!r}")
         if len(rest) < _BACKLOG_AT.get(kind, 0) and "backlog" not in named:
             text += f":backlog={backlog}"
         endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
@@ -140,7 +144,7 @@ def stream_place(
 
 
 def _parsing_problem(description: str, error: Exception) -> str:
-    kind = description.partition(":")[0]
+    kind = description.removeprefix("haproxy:").partition(":")[0]
     message = " ".join(str(error).split()) or type(error).__name__
     if message.startswith("Unknown endpoint type"):
         return (
@@ -154,7 +158,8 @@ def _parsing_problem(description: str, error: Exception) -> str:
         if kind == "systemd":
             return "systemd has passed no such socket"
         message = re.sub(r"^.*?\b_?\w+\(\) ", "", message)
-        return f"it is not understood ({message}); {_INTERFACE_HINT}"
+        hint = f"; {_INTERFACE_HINT}" if "::" in description else ""
+        return f"it is not understood ({message}){hint}"
     if isinstance(error, KeyError):
         return f"there is nothing named {message}"
     return message
