@@ -92,6 +92,8 @@ class ServiceDatagramProtocol(DatagramProtocol):
         self._logs_messages = self.log is Log.MESSAGES
 
     def startProtocol(self) -> None:
+        if not hasattr(self.transport, "getHost"):
+            return  # Twisted's FakeDatagramTransport, in somebody's unit test
         host = self.transport.getHost()
         self._own.add(host.host, host.port)
         if self.log is not Log.NONE:
