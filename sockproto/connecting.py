@@ -20,16 +20,18 @@ from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
     ConnectionDone,
-    ConnectionLost,
     DNSLookupError,
     TimeoutError as ConnectTimeout,
 )
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
+    IHandshakeListener,
     IHostnameResolver,
+    INegotiated,
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
+from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from zope.interface import directlyProvides, implementer, providedBy
 
@@ -48,7 +50,7 @@ from sockproto.spelling import host_and_port
 from sockproto.transports import StreamTransport, passes_half_close
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from twisted.internet.interfaces import (
         IAddress,
@@ -63,6 +65,8 @@ __all__ = [
     "Observer",
     "connect",
     "ended_without_notice",
+    "fail_all",
+    "fire",
     "first_address",
     "within",
 ]
@@ -124,6 +128,23 @@ def connect(endpoint: IStreamClientEndpoint, build: Callable[[], _P]) -> Deferre
     return connecting.addErrback(failed)
 
 
+def fire(waiter: Deferred[_T], value: _T) -> None:
+    """
+    Fire a Deferred whose owner may have cancelled it.
+    """
+    if not waiter.called:
+        waiter.callback(value)
+
+
+def fail_all(waiters: Iterable[Deferred[Any]], error: Exception) -> None:
+    """
+    Fail Deferreds whose owners may have cancelled them.
+    """
+    for waiter in waiters:
+        if not waiter.called:
+            waiter.errback(error)
+
+
 def _tls_problem(reason: Failure) -> HandshakeFailed | None:
     # A connection without TLS has no use for its modules.
     if "sockproto.tls" not in sys.modules:
@@ -135,9 +156,10 @@ def _tls_problem(reason: Failure) -> HandshakeFailed | None:
 
 def ended_without_notice(reason: Failure) -> bool:
     """
-    Tell whether a TLS connection was closed under TLS, without its close_notify.
+    Tell whether a TLS connection ended under TLS, without its close_notify.
     """
-    return _tls_problem(reason) is not None and not reason.check(ConnectionLost)
+    # Twisted tells the same of a reset; it keeps no more of it.
+    return _tls_problem(reason) is not None or reason.value is CONNECTION_LOST
 
 
 def within(
@@ -222,13 +244,23 @@ class Host:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         def failed(failure: Failure) -> Failure:
+            if given_up:
+                raise CancelledError from failure.value
             error = connect_error(failure, str(self))
             if isinstance(error, NameNotResolved):
                 error = NameNotResolved(self.host)
             raise error from failure.value
 
+        def give_up(_: Deferred[Any]) -> None:
+            # HostnameEndpoint that is cancelled says that the name was not found.
+            given_up.append(True)
+            connecting.cancel()
+
+        given_up: list[bool] = []
         connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)
-        return connecting.addErrback(failed)
+        connected: Deferred[Any] = Deferred(give_up)
+        connecting.addErrback(failed).chainDeferred(connected)
+        return connected
 
 
 class _ReactorWithResolver:
@@ -351,7 +383,7 @@ class _ObservedReceiver:
         self._inner.resolutionComplete()
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class ClientStream(Protocol):
     """
     One connection of a client; what it says is in a subclass.
@@ -376,6 +408,7 @@ class ClientStream(Protocol):
         self._failure: SockprotoError | None = None
         self._closed_waiters: list[Deferred[None]] = []
         self._closes_when_idle = False
+        self._in_handshake = False
 
     # Twisted's side
 
@@ -386,6 +419,7 @@ class ClientStream(Protocol):
                 describe_address(transport.getHost()),
                 describe_address(transport.getPeer()),
             )
+        self._in_handshake = INegotiated.providedBy(self.transport)
         self._made()
 
     def dataReceived(self, data: bytes) -> None:
@@ -404,6 +438,9 @@ class ClientStream(Protocol):
     def writeConnectionLost(self) -> None:
         pass
 
+    def handshakeCompleted(self) -> None:
+        self._in_handshake = False
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._observer is not None:
             self._observer.closed(describe_loss(reason))
@@ -412,11 +449,11 @@ class ClientStream(Protocol):
         if error is not None:
             self._over(error)
         waiters, self._closed_waiters = self._closed_waiters, []
-        for waiter in waiters:
-            if error is None:
-                waiter.callback(None)
-            else:
-                waiter.errback(error)
+        if error is not None:
+            fail_all(waiters, error)
+        else:
+            for waiter in waiters:
+                fire(waiter, None)
 
     # For callers and subclasses
 
@@ -467,6 +504,8 @@ class ClientStream(Protocol):
         self.abort()
 
     def _loss_error(self, reason: Failure) -> SockprotoError | None:
+        if self._in_handshake and not isinstance(reason.value, PeerError):
+            return _tls_problem(reason) or HandshakeFailed("the peer broke it off")
         shortfall = self._shortfall()
         if reason.check(ConnectionDone):
             if shortfall is not None and not self.bytes_received:
@@ -477,9 +516,7 @@ class ClientStream(Protocol):
         problem = _tls_problem(reason)
         if problem is None:
             return ConnectionWasReset(describe_loss(reason))
-        if self.bytes_received:
-            return ConnectionWasReset(f"TLS: {problem.problem}")
-        return problem
+        return ConnectionWasReset(f"TLS: {problem.problem}")
 
     def _made(self) -> None:
         """The connection is there."""

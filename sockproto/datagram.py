@@ -5,6 +5,7 @@ Hello and echo over UDP: the services, and hello's client.
 from __future__ import annotations
 
 import socket
+import sys
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 
-from sockproto.connecting import first_address
+from sockproto.checks import choice, seconds, whole_number
+from sockproto.connecting import fail_all, fire, first_address
 from sockproto.errors import (
     NameNotSendable,
     NotConnected,
@@ -85,7 +87,7 @@ class ServiceDatagramProtocol(DatagramProtocol):
         own_places: OwnPlaces | None = None,
         log: Log | str = Log.CONNECTIONS,
     ) -> None:
-        self.log = Log(log)
+        self.log = choice("log", Log, log)
         self.dropped: Counter[str] = Counter()
         self._lowest_port = 1 if any_port else FIRST_USER_PORT
         self._own = OwnPlaces() if own_places is None else own_places
@@ -288,13 +290,9 @@ class DatagramHelloClient(DatagramProtocol):
         observer: Observer | None = None,
         reopen: Callable[[], None] | None = None,
     ) -> None:
-        if not 0 < timeout < float("inf"):
-            raise SettingError("timeout", timeout, "a number of seconds above 0")
-        if tries < 1:
-            raise SettingError("tries", tries, "a number from 1 up")
         self._clock = clock
-        self._timeout = timeout
-        self._tries = tries
+        self._timeout = seconds("timeout", timeout, above_zero=True)
+        self._tries = whole_number("tries", tries, 1, sys.maxsize)
         self._template = Answer.parse(answer)
         self._where = where
         self._observer = observer
@@ -385,8 +383,7 @@ class DatagramHelloClient(DatagramProtocol):
 
     def _fail(self, question: _Question, error: SockprotoError) -> None:
         self._drop(question)
-        for waiter in question.waiters:
-            waiter.errback(error)
+        fail_all(question.waiters, error)
 
     def _fail_all(self, error: SockprotoError) -> None:
         for question in list(self._questions.values()):
@@ -429,7 +426,7 @@ class DatagramHelloClient(DatagramProtocol):
             return
         self._drop(question)
         for waiter in question.waiters:
-            waiter.callback(datagram)
+            fire(waiter, datagram)
 
 
 def connect_datagram_hello(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from sockproto.connecting import ClientStream, connect
+from sockproto.connecting import ClientStream, connect, fail_all, fire
 from sockproto.errors import PeerError, PeerLeftOwing, SockprotoError
 from sockproto.stream import StreamFactory, StreamProtocol
 
@@ -90,7 +90,7 @@ class EchoClient(ClientStream):
             size, answer = self._awaited.popleft()
             echoed = bytes(self._came[:size])
             del self._came[:size]
-            answer.callback(echoed)
+            fire(answer, echoed)
 
     def _shortfall(self) -> PeerError | None:
         owed = sum(size for size, _ in self._awaited) - len(self._came)
@@ -99,8 +99,7 @@ class EchoClient(ClientStream):
     def _over(self, error: SockprotoError) -> None:
         awaited = [answer for _, answer in self._awaited]
         self._awaited.clear()
-        for answer in awaited:
-            answer.errback(error)
+        fail_all(awaited, error)
 
 
 def connect_echo(

@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from sockproto.connecting import ClientStream, connect
+from sockproto.checks import as_bytes, choice, seconds, whole_number
+from sockproto.connecting import ClientStream, connect, fail_all, fire
 from sockproto.errors import (
     MisuseError,
     NameNotSendable,
@@ -25,7 +26,13 @@ from sockproto.reporting import Log, log
 from sockproto.spelling import spell
 from sockproto.stream import StreamFactory, StreamProtocol
 from sockproto.transports import unsent
-from sockproto.wire.framing import DEFAULT_MAX_MESSAGE, Framing, Opening, frame
+from sockproto.wire.framing import (
+    DEFAULT_MAX_MESSAGE,
+    LARGEST_MESSAGE,
+    Framing,
+    Opening,
+    frame,
+)
 from sockproto.wire.hello import (
     DEFAULT_ANSWER,
     DEFAULT_GREETING,
@@ -247,13 +254,20 @@ class HelloProtocol(StreamProtocol):
 
     def resumeProducing(self) -> None:
         self._blocked = False
-        self._go_on()
+        if self._opening is None:
+            self._go_on()
+        else:
+            self._read_or_not()
 
     def stopProducing(self) -> None:
         pass
 
     def _read_or_not(self) -> None:
-        wanted = not self._blocked and self._waiting_cost < WAITING_SIZE
+        # TLS pauses who writes a greeting before the handshake is over, which it
+        # cannot be if we do not read; nor is there anything to hold up so early.
+        wanted = not self.bytes_received or (
+            not self._blocked and self._waiting_cost < WAITING_SIZE
+        )
         if wanted is not self._reading and not self._input_ended:
             self._reading = wanted
             if wanted:
@@ -267,6 +281,8 @@ class HelloProtocol(StreamProtocol):
         waiting = sum(len(data) for _, data in self._waiting)
         if self._opening is not None:
             waiting += len(self._opening.run)
+        elif self._blocked:
+            waiting += self._conversation.pending
         return Debt(waiting, unsent(self.transport))
 
 
@@ -302,20 +318,11 @@ class HelloFactory(StreamFactory):
         log: Log | str = Log.CONNECTIONS,
     ) -> None:
         super().__init__(clock, log=log)
-        try:
-            self.framing = Framing(framing)
-        except ValueError:
-            raise SettingError(
-                "framing", framing, "auto, chunk, line or netstring"
-            ) from None
-        if not 0 <= delay < float("inf"):
-            raise SettingError("delay", delay, "a number of seconds from 0 up")
-        if max_name < 1:
-            raise SettingError("max_name", max_name, "a number of bytes from 1 up")
-        self.delay = float(delay)
-        self.greeting = greeting.encode() if isinstance(greeting, str) else greeting
-        self.answer = Answer.parse(answer)
-        self.max_name = max_name
+        self.framing = choice("framing", Framing, framing)
+        self.delay = seconds("delay", delay)
+        self.greeting = as_bytes("greeting", greeting)
+        self.answer = Answer.parse(as_bytes("answer", answer))
+        self.max_name = whole_number("max_name", max_name, 1, LARGEST_MESSAGE)
         self.logs_messages = self.log is Log.MESSAGES
 
     def conversation(self, framing: Framing) -> HelloConversation:
@@ -342,7 +349,7 @@ class HelloClient(ClientStream):
         observer: Observer | None = None,
     ) -> None:
         super().__init__(observer)
-        self._framing = Framing(framing)
+        self._framing = choice("framing", Framing, framing)
         if self._framing is Framing.AUTO:
             raise SettingError("framing", "auto", "chunk, line or netstring")
         self._conversation = HelloClientConversation(self._framing, greeted=greeted)
@@ -448,15 +455,18 @@ class HelloClient(ClientStream):
 
     def _hand_out(self) -> None:
         try:
-            while (event := self._conversation.next_event()) is not None:
+            while (
+                self._failure is None
+                and (event := self._conversation.next_event()) is not None
+            ):
                 if isinstance(event, GreetingCame):
                     self._greeting = event.greeting
                     waiters, self._greeting_waiters = self._greeting_waiters, []
                     for waiter in waiters:
-                        waiter.callback(event.greeting)
+                        fire(waiter, event.greeting)
                 elif self._outstanding:
                     self._outstanding -= 1
-                    self._awaited.popleft().callback(event.answer)
+                    fire(self._awaited.popleft(), event.answer)
                 # Else it is an answer to nothing; `observer` was told.
                 self._say_next()
         except PeerError as error:
@@ -475,8 +485,7 @@ class HelloClient(ClientStream):
         awaited = [*self._greeting_waiters, *self._awaited]
         self._greeting_waiters.clear()
         self._awaited.clear()
-        for waiter in awaited:
-            waiter.errback(error)
+        fail_all(awaited, error)
 
 
 def connect_hello(

@@ -5,6 +5,7 @@ Endpoint descriptions, ours and Twisted's, and plain words for what is wrong wit
 from __future__ import annotations
 
 import errno
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,29 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _port_to_reach(text: str) -> int:
+    port = _port(text)
+    if port == 0:
+        raise ValueError("port 0 cannot be connected to")
+    return port
+
+
+def _with_kind(args: list[str]) -> list[str]:
+    if not args:
+        raise ValueError("it does not say what kind of place it is")
+    return args
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"the timeout {text!r} is no number of seconds above 0")
+    return seconds
+
+
 # Servers
 
 
@@ -122,7 +146,7 @@ def stream_place(
     try:
         args, named = split_description(description)
         # "haproxy:" stands before the description of what it wraps.
-        kind, *rest = args[1:] if args[0] == "haproxy" else args
+        kind, *rest = _with_kind(args[1:] if args[:1] == ["haproxy"] else args)
         if kind == "stdio":
             raise ValueError("standard input and output are no place to listen on")
         at = _PORT_AT.get(kind)
@@ -130,9 +154,10 @@ def stream_place(
         if at and port is not None:
             _port(port)
         text = _without_brackets(description)
-        if kind == "tls" and not any(Path(rest[0]).glob("*.pem")):
+        folder = named.get("path", rest[0] if rest else None)
+        if kind == "tls" and folder and not any(Path(folder).glob("*.pem")):
             # Twisted looks into it only when a client has come.
-            raise ValueError(f"no certificate (*.pem) is in the folder {rest[0]!r}")
+            raise ValueError(f"no certificate (*.pem) is in the folder {folder!r}")
         if len(rest) < _BACKLOG_AT.get(kind, 0) and "backlog" not in named:
             text += f":backlog={backlog}"
         endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
@@ -160,6 +185,8 @@ def _parsing_problem(description: str, error: Exception) -> str:
         message = re.sub(r"^.*?\b_?\w+\(\) ", "", message)
         hint = f"; {_INTERFACE_HINT}" if "::" in description else ""
         return f"it is not understood ({message}){hint}"
+    if message.startswith("invalid literal for int"):
+        return f"{message.partition(': ')[2]} is no number"
     if isinstance(error, KeyError):
         return f"there is nothing named {message}"
     return message
@@ -204,7 +231,7 @@ def udp_place(service: str, description: str) -> UdpPlace:
     """
     try:
         args, named = split_description(description)
-        if args[0] != "udp":
+        if _with_kind(args)[0] != "udp":
             raise ValueError(f"{args[0]!r} is no kind of UDP place; udp is")
         if len(args) > 2 or (len(args) == 2 and "port" in named):
             raise ValueError(f"it has too many values; {_INTERFACE_HINT}")
@@ -235,9 +262,7 @@ def host_port(address: str) -> tuple[str, int] | None:
     if match is None:
         return None
     try:
-        port = _port(match["port"])
-        if port == 0:
-            raise ValueError("port 0 cannot be connected to")
+        port = _port_to_reach(match["port"])
         if match["v6"] and not isIPv6Address(match["v6"]):
             raise ValueError(f"{match['v6']!r} is no IPv6 address")
     except ValueError as error:
@@ -273,7 +298,9 @@ def client_endpoint(
         if args[0] == "tcp" and set(named) <= {"host", "port"}:
             rest = iter(args[1:])
             name = named.get("host") or next(rest)
-            port = _port(named.get("port") or next(rest, ""))
+            port = _port_to_reach(named.get("port") or next(rest, ""))
+            if not name:
+                raise ValueError("it has no host")
             if not list(rest):
                 return Host(reactor, name, port, family=family, observer=observer)
         if args[0] == "tls":
@@ -327,9 +354,11 @@ def _tls_endpoint(
         Host(
             reactor,
             values["host"],
-            _port(values["port"]),
+            _port_to_reach(values["port"]),
             family=family,
-            timeout_seconds=float(values.get("timeout", CONNECT_SECONDS)),
+            timeout_seconds=(
+                _seconds(values["timeout"]) if "timeout" in values else CONNECT_SECONDS
+            ),
             observer=observer,
         ),
         values["host"],

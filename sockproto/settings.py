@@ -4,21 +4,18 @@ Every knob, once: its type, unit, default and bound.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from sockproto.checks import as_bytes, choice, seconds, whole_number
 from sockproto.errors import SettingError
 from sockproto.reporting import Log
-from sockproto.wire.framing import DEFAULT_MAX_MESSAGE, Framing
+from sockproto.wire.framing import DEFAULT_MAX_MESSAGE, LARGEST_MESSAGE, Framing
 from sockproto.wire.hello import DEFAULT_ANSWER, DEFAULT_GREETING, Answer
 
 __all__ = ["Settings"]
 
 Places = tuple[str, ...]
-
-LARGEST_NAME = 65_536
-"""Bytes: a name is held whole, within what a connection may cost."""
 
 _PLACES = ("hello", "echo", "udp", "udp_echo")
 
@@ -67,14 +64,16 @@ class Settings:
     def __post_init__(self) -> None:
         for name in _PLACES:
             self._set(name, _places(name, getattr(self, name)))
-        self._set("framing", _choice("framing", Framing, self.framing))
-        self._set("log", _choice("log", Log, self.log))
+        self._set("framing", choice("framing", Framing, self.framing))
+        self._set("log", choice("log", Log, self.log))
         for name in ("greeting", "answer"):
-            self._set(name, _as_bytes(name, getattr(self, name)))
+            self._set(name, as_bytes(name, getattr(self, name)))
         for name in ("delay", "drain"):
-            self._set(name, _seconds(name, getattr(self, name)))
-        _check_whole("max_name", self.max_name, 1, LARGEST_NAME)
-        _check_whole("backlog", self.backlog, 1, 65_535)
+            self._set(name, seconds(name, getattr(self, name)))
+        if not isinstance(self.udp_any_port, bool):
+            raise SettingError("udp_any_port", self.udp_any_port, "True or False")
+        whole_number("max_name", self.max_name, 1, LARGEST_MESSAGE)
+        whole_number("backlog", self.backlog, 1, 65_535)
         answer = Answer.parse(self.answer)
         if self.udp and not answer.tells_itself:
             raise SettingError(
@@ -110,39 +109,3 @@ def _places(name: str, seen: object) -> Places:
         if all(isinstance(place, str) for place in places):
             return places
     raise SettingError(name, seen, "an endpoint description, or several")
-
-
-def _choice(name: str, kind: type[Framing | Log], seen: object) -> object:
-    try:
-        return kind(seen)
-    except ValueError:
-        *first, last = (choice.value for choice in kind)
-        raise SettingError(name, seen, f"{', '.join(first)} or {last}") from None
-
-
-def _as_bytes(name: str, seen: object) -> bytes:
-    if isinstance(seen, str):
-        return seen.encode("utf-8", "surrogateescape")
-    if isinstance(seen, bytes):
-        return seen
-    raise SettingError(name, seen, "bytes or a text")
-
-
-def _seconds(name: str, seen: object) -> float:
-    if (
-        isinstance(seen, int | float)
-        and not isinstance(seen, bool)
-        and math.isfinite(seen)
-        and seen >= 0
-    ):
-        return float(seen)
-    raise SettingError(name, seen, "a number of seconds from 0 up")
-
-
-def _check_whole(name: str, seen: object, lowest: int, highest: int) -> None:
-    if (
-        not isinstance(seen, int)
-        or isinstance(seen, bool)
-        or not lowest <= seen <= highest
-    ):
-        raise SettingError(name, seen, f"a whole number from {lowest} to {highest}")

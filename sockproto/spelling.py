@@ -7,7 +7,9 @@ Whatever a peer sent goes through here before a person sees it.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address as _IPv6
+import unicodedata
+from contextlib import suppress
+from ipaddress import AddressValueError, IPv6Address as _IPv6
 
 __all__ = ["host_and_port", "spell", "spell_for_terminal", "unescape"]
 
@@ -38,16 +40,10 @@ def spell_for_terminal(text: str) -> str:
     """
     return "".join(
         c
-        if c in "\n\t" or (c.isprintable() and c not in _DECEIVING)
+        if c in "\n\t" or c.isprintable() or unicodedata.category(c) == "Zs"
         else c.encode("unicode_escape").decode("ascii")
         for c in text
     )
-
-
-# They print as nothing, and change the order in which a terminal shows the rest.
-_DECEIVING = frozenset(
-    "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)
 
 
 def host_and_port(host: str, port: int) -> str:
@@ -60,9 +56,10 @@ def host_and_port(host: str, port: int) -> str:
     if ":" not in host:
         return f"{host}:{port}"
     if host.lower().startswith("::ffff:"):
-        mapped = _IPv6(host.partition("%")[0]).ipv4_mapped
-        if mapped is not None:
-            return f"{mapped}:{port}"
+        with suppress(AddressValueError):  # a user's host may be no address
+            mapped = _IPv6(host.partition("%")[0]).ipv4_mapped
+            if mapped is not None:
+                return f"{mapped}:{port}"
     return f"[{host}]:{port}"
 
 

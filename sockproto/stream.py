@@ -21,6 +21,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
+from sockproto.checks import choice
 from sockproto.interfaces import Debt, IOwing
 from sockproto.reporting import Log, describe_address, describe_loss, log
 from sockproto.transports import StreamTransport, innermost, passes_half_close, unsent
@@ -220,7 +221,7 @@ class StreamFactory(Factory):
         self, clock: IReactorTime, *, log: Log | str = Log.CONNECTIONS
     ) -> None:
         self.clock = clock
-        self.log = Log(log)
+        self.log = choice("log", Log, log)
         self.logs_connections = self.log is not Log.NONE
         self.connections: set[StreamProtocol] = set()
 

@@ -7,6 +7,8 @@ without Twisted.
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -17,7 +19,7 @@ from sockproto.version import __version__
 
 __all__ = ["main"]
 
-USAGE = 2
+USAGE, CANNOT_WRITE, INTERRUPTED = 2, 23, 130
 
 _Command = Callable[..., None]
 _Decorator = Callable[[_Command], _Command]
@@ -55,6 +57,14 @@ def _shared(address: str | None, what: str = _ADDRESS) -> _Decorator:
     return decorate
 
 
+def _finite(
+    context: click.Context, option: click.Parameter, value: float | None
+) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of seconds", context, option)
+    return value
+
+
 def _timeout(default: float | None, silence: str = "Seconds of silence") -> _Decorator:
     return click.option(
         "--timeout",
@@ -62,6 +72,7 @@ def _timeout(default: float | None, silence: str = "Seconds of silence") -> _Dec
         default=default,
         show_default=default is not None,
         metavar="SECONDS",
+        callback=_finite,
         help=f"{silence} from the peer to allow"
         + (" (for ever, if not given)." if default is None else "."),
     )
@@ -216,15 +227,31 @@ def main() -> NoReturn:
     Run the command that the arguments name, and exit.
     """
     try:
-        status = _sockproto.main(standalone_mode=False)
+        # Not `main()` of click's: it makes a broken pipe status 1.
+        with _sockproto.make_context("sockproto", sys.argv[1:]) as root:
+            status = _sockproto.invoke(root)
+    except click.exceptions.Exit as done:
+        if sys.stdout is None:  # --help, and nowhere to write it
+            _cannot_write("bad file descriptor")
+        status = done.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = context.info_name if context and context.parent else None
         prefix = f"sockproto: {command}" if command else "sockproto"
         print(f"{prefix}: {error.format_message()} ({USAGE})", file=sys.stderr)
         sys.exit(USAGE)
-    except click.Abort:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(23)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        # What is still in its buffer would be complained of once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _cannot_write((error.strerror or str(error)).lower())
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _cannot_write(words: str) -> NoReturn:
+    print(
+        f"sockproto: cannot write to standard output: {words} ({CANNOT_WRITE})",
+        file=sys.stderr,
+    )
+    sys.exit(CANNOT_WRITE)

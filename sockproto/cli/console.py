@@ -4,6 +4,7 @@ The person, or the pipe, at the other end of standard input and output.
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from contextlib import suppress
@@ -64,6 +65,9 @@ class Output:
     def __init__(self, descriptor: int = _STDOUT) -> None:
         self._descriptor = descriptor
         self.is_terminal = os.isatty(descriptor)
+        # A read may end within a character, or within a CRLF.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self._held = ""
 
     def write(self, data: bytes) -> None:
         """
@@ -73,7 +77,9 @@ class Output:
             CannotWrite: it is closed, its reader has gone, or its disk is full.
         """
         if self.is_terminal:
-            data = for_terminal(data)
+            text = self._held + self._decoder.decode(data)
+            self._held = "\r" if text.endswith("\r") else ""
+            data = _escaped(text.removesuffix("\r"))
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
@@ -90,8 +96,12 @@ def for_terminal(data: bytes) -> bytes:
     """
     Escape what a terminal would act on; a CRLF becomes the LF it stands for.
     """
-    text = data.replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
-    return spell_for_terminal(text).encode("utf-8", "backslashreplace")
+    return _escaped(data.decode("utf-8", "backslashreplace"))
+
+
+def _escaped(text: str) -> bytes:
+    text = spell_for_terminal(text.replace("\r\n", "\n"))
+    return text.encode("utf-8", "backslashreplace")
 
 
 def read_input() -> bytes:

@@ -177,6 +177,10 @@ class Pipe(ClientStream):
     def _timed_out(self) -> None:
         self._silence = None
         assert self._timeout is not None
+        if self._unwritten_size > UNWRITTEN_SIZE:
+            # Standard output is what is slow; the peer is not heard.
+            self._silence = self._reactor.callLater(self._timeout, self._timed_out)
+            return
         self.abort(TimedOut("the peer's next byte", self._timeout))
 
     def _peer_ended(self) -> None:
@@ -216,7 +220,10 @@ async def _carry(
     except SockprotoError as error:
         over = error
     # What came is written first, whatever else went wrong.
-    await pipe.written
+    try:
+        await pipe.written
+    except SockprotoError as error:
+        over = over or error
     if over is not None:
         raise over
 

@@ -66,8 +66,9 @@ def run(
     _reserve_standard_files()
     remember_terminal()
 
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor: Any = installed
     outcome: list[int] = []
 
     def failed(failure: Failure) -> int:
@@ -81,23 +82,26 @@ def run(
     def start() -> None:
         # Not the reactor's own: Ctrl-C must work while a thread resolves a name,
         # which cannot be stopped, and while standard output blocks.
-        signal.signal(signal.SIGINT, lambda *_: _interrupted(command))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda number, _: _interrupted(command, number))
         running = Deferred.fromCoroutine(main(reactor, Output()))
         running.addErrback(failed)
         running.addCallback(lambda status: outcome.append(status or 0))
         running.addCallback(lambda _: reactor.stop())
 
     reactor.callWhenRunning(start)
-    reactor.run()
+    reactor.run(installSignalHandlers=False)
     restore_terminal()
     leave(outcome[0] if outcome else INTERRUPTED)
 
 
-def _interrupted(command: str) -> None:
+def _interrupted(command: str, number: int) -> None:
     restore_terminal()
     said = [words for callback in _at_interrupt if (words := callback())]
-    complain(command, "; ".join(["interrupted", *said]), INTERRUPTED)
-    os._exit(INTERRUPTED)
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    complain(command, "; ".join([word, *said]), 128 + number)
+    os._exit(128 + number)
 
 
 def leave(status: int) -> NoReturn:

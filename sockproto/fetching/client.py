@@ -5,6 +5,7 @@ The protocol of one HTTP exchange, and the function that makes one from a URL.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol as Structure
 
@@ -12,17 +13,20 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import connectionDone
 
+from sockproto.checks import seconds, whole_number
 from sockproto.connecting import (
     ClientStream,
     Host,
     connect,
     ended_without_notice,
+    fail_all,
     within,
 )
 from sockproto.errors import (
     ConnectionWasReset,
     HeaderNotSendable,
     PeerError,
+    SettingError,
     SockprotoError,
     TimedOut,
     TooLarge,
@@ -137,6 +141,7 @@ class FetchProtocol(ClientStream):
         self._silence: IDelayedCall | None = None
         self._head: HeadCame | None = None
         self._complete = False
+        self._sink_error: Exception | None = None
         self.done: Deferred[HeadCame] = Deferred(self._cancelled)
         self.local = self.peer = ""
 
@@ -151,6 +156,9 @@ class FetchProtocol(ClientStream):
     def _timed_out(self) -> None:
         self._silence = None
         assert self._timeout is not None
+        if self._complete:
+            self.transport.abortConnection()
+            return
         self.abort(TimedOut("the next byte of the response", self._timeout))
 
     def _received(self, data: bytes) -> None:
@@ -181,6 +189,9 @@ class FetchProtocol(ClientStream):
                     innermost(self.transport).loseConnection()
         except SockprotoError as error:
             self.abort(error)
+        except Exception as error:  # noqa: BLE001 - a sink is anybody's code
+            self._sink_error = error
+            self.abort(ConnectionWasReset("its body was refused at this end"))
 
     def _shortfall(self) -> PeerError | None:
         if self._complete:
@@ -217,7 +228,7 @@ class FetchProtocol(ClientStream):
         return None if self._complete else super()._loss_error(reason)
 
     def _over(self, error: SockprotoError) -> None:
-        self.done.errback(error)
+        fail_all([self.done], self._sink_error or error)
 
 
 def _request_headers(url: Url, headers: Sequence[Header]) -> list[tuple[bytes, bytes]]:
@@ -276,7 +287,8 @@ def fetch(
         observer: is told what happens on the socket.
 
     Raises:
-        UrlMalformed, SchemeNotSupported, HeaderNotSendable: nothing was sent.
+        UrlMalformed, SchemeNotSupported, HeaderNotSendable, SettingError: nothing
+            was sent.
 
     Errors:
         NameNotResolved, NotConnected, TimedOut: no connection, or silence.
@@ -286,6 +298,11 @@ def fetch(
         TooLarge: it is above `max_body`.
         CannotWrite: the file does not take it.
     """
+    if family not in {None, 4, 6}:
+        raise SettingError("family", family, "4 or 6")
+    if timeout is not None:
+        timeout = seconds("timeout", timeout, above_zero=True)
+    whole_number("max_body", max_body, 0, sys.maxsize)
     asked = Url.parse(url)
     request_headers = _request_headers(asked, headers)
     exchange = Exchange(asked.target.encode("ascii"), request_headers)
@@ -318,6 +335,7 @@ def fetch(
         protocol = await connecting
         try:
             head = await protocol.done
+            place = saving.complete() if saving is not None else None
         except BaseException:
             if saving is not None:
                 saving.give_up()
@@ -329,7 +347,7 @@ def fetch(
             head.headers,
             head.raw,
             bytes(memory.body) if memory is not None else None,
-            saving.complete() if saving is not None else None,
+            place,
             protocol.local,
             protocol.peer,
         )

@@ -17,7 +17,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _UNWANTED = re.compile(r"[\x00-\x20\x7f\\]")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
-_IPV6 = re.compile(r"\[([0-9A-Fa-f:.]+)(?:%25([A-Za-z0-9._~-]+))?\]")
+_IPV6 = re.compile(r"\[([0-9A-Fa-f:.]+)(?:%25([A-Za-z0-9._~-]+))?\](?::[0-9]*)?")
 
 # What may stand in a path or a query as it is (RFC 3986, section 3.3), what is
 # escaped already, and what browsers and curl send as it is too.
@@ -67,14 +67,18 @@ class Url:
         if port == 0:
             raise UrlMalformed(text, "port 0 cannot be connected to")
         target = parts.path or "/"
-        if parts.query or f"{target}?" in text:
+        if "?" in text.partition("#")[0]:
             target += f"?{parts.query}"
+        try:
+            target = quote(target, safe=_SAFE, errors="surrogateescape")
+        except UnicodeEncodeError as error:
+            raise UrlMalformed(text, "it is no text that UTF-8 can spell") from error
         return cls(
             text,
             parts.scheme,
             _host(text, parts.netloc),
             _DEFAULT_PORTS[parts.scheme] if port is None else port,
-            quote(target, safe=_SAFE, errors="surrogateescape"),
+            target,
         )
 
     @property
@@ -101,9 +105,9 @@ class Url:
 
 def _host(text: str, netloc: str) -> str:
     if netloc.startswith("["):
-        match = _IPV6.match(netloc)
+        match = _IPV6.fullmatch(netloc)
         if match is None:
-            raise UrlMalformed(text, "what is in the brackets is no IPv6 address")
+            raise UrlMalformed(text, "its host is no IPv6 address in brackets")
         return f"{match[1]}%{match[2]}" if match[2] else match[1]
     host = netloc.partition(":")[0]
     if not host:

@@ -25,6 +25,8 @@ __all__ = ["BodyCame", "Exchange", "HeadCame", "InterimCame", "ResponseEnded"]
 LARGEST_HEAD = 300 * 1024
 """Bytes of a head that has not ended yet; curl's bound too."""
 
+_TOO_LARGE = f"it is larger than the {LARGEST_HEAD} bytes that are allowed"
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -168,18 +170,34 @@ class Exchange:
         behind, _ = self._h11.trailing_data
         head = bytes(self._raw[: len(self._raw) - len(behind)])
         self._raw = bytearray(behind)
+        if len(head) > LARGEST_HEAD:
+            # h11 bounds a head only while it waits for the end of it.
+            self._ended = True
+            raise HeadMalformed(_TOO_LARGE)
         return head
 
     def _trouble(
         self, error: h11.RemoteProtocolError
     ) -> NothingCame | HeadMalformed | BodyMalformed | BodyCutShort:
         if self._head is None:
+            if error.error_status_hint == 431:
+                return HeadMalformed(_TOO_LARGE)
             if not self._eof:
-                return HeadMalformed(str(error))
+                return HeadMalformed(_words(error))
             return HeadMalformed("it is cut short") if self._raw else NothingCame()
         if self._eof:
             return BodyCutShort(self._body_size, self._head.length)
-        return BodyMalformed(str(error))
+        return BodyMalformed(_words(error))
+
+
+def _words(error: h11.RemoteProtocolError) -> str:
+    """What h11 says, but not what it says of the bytes that have come by chance."""
+    words = str(error)
+    if words.startswith("malformed chunk footer"):
+        return "a chunk does not end where its size says"
+    if words in ("illegal request line", "no response line received"):
+        return "it does not begin with a status line"
+    return words
 
 
 def _body_framing(response: h11.Response) -> tuple[int | None, bool]:

@@ -19,6 +19,7 @@ from sockproto.errors import LineTooLong, NetstringMalformed, NetstringTooLong
 __all__ = [
     "CHUNK_SIZE",
     "DEFAULT_MAX_MESSAGE",
+    "LARGEST_MESSAGE",
     "OPENING_SIZE",
     "ChunkSplitter",
     "Framing",
@@ -38,6 +39,9 @@ OPENING_SIZE = CHUNK_SIZE + 2
 
 DEFAULT_MAX_MESSAGE = CHUNK_SIZE
 """Bytes of a message; what is not bounded is memory that a peer can take."""
+
+LARGEST_MESSAGE = 65_536
+"""Bytes: a message is held whole, within what a connection may cost."""
 
 
 class Framing(Enum):
@@ -61,6 +65,10 @@ class Splitter(Protocol):
 
     def receive_eof(self) -> None:
         """Take the end of the stream; no `receive_data` after it."""
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were taken and not handed out yet."""
 
     def next_message(self) -> bytes | None:
         """
@@ -91,6 +99,10 @@ class LineSplitter:
 
     def receive_eof(self) -> None:
         self._ended = True
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending)
 
     def next_message(self) -> bytes | None:
         pending = self._pending
@@ -136,6 +148,10 @@ class NetstringSplitter:
 
     def receive_eof(self) -> None:
         self._ended = True
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending)
 
     def next_message(self) -> bytes | None:
         pending = self._pending
@@ -186,6 +202,10 @@ class ChunkSplitter:
 
     def receive_eof(self) -> None:
         pass
+
+    @property
+    def pending(self) -> int:
+        return sum(map(len, self._reads)) - self._at
 
     def next_message(self) -> bytes | None:
         if not self._reads:

@@ -134,6 +134,11 @@ class HelloConversation:
         self._input_ended = False
         self._over = False
 
+    @property
+    def pending(self) -> int:
+        """Bytes that were taken and not handed out as names yet."""
+        return 0 if self._over else self._splitter.pending
+
     def receive_data(self, data: bytes) -> None:
         """Take the next bytes of the stream; in chunk framing, one read."""
         if not self._over:
