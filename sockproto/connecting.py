@@ -119,10 +119,9 @@ def connect(endpoint: IStreamClientEndpoint, build: Callable[[], _P]) -> Deferre
         NotConnected: refused, unreachable, no such socket.
         TimedOut: none of its addresses answered.
     """
-    where = str(endpoint) if isinstance(endpoint, Host) else repr(endpoint)
 
     def failed(failure: Failure) -> Failure:
-        raise connect_error(failure, where) from failure.value
+        raise connect_error(failure, _where(endpoint)) from failure.value
 
     connecting: Deferred[Any] = endpoint.connect(_Builder(build))
     return connecting.addErrback(failed)
@@ -162,6 +161,15 @@ def ended_without_notice(reason: Failure) -> bool:
     return _tls_problem(reason) is not None or reason.value is CONNECTION_LOST
 
 
+def _where(endpoint: object) -> str:
+    """Say where an endpoint leads; Twisted's have no public word for it."""
+    host, port = getattr(endpoint, "_host", None), getattr(endpoint, "_port", None)
+    if isinstance(host, str) and isinstance(port, int):
+        return host_and_port(host, port)
+    path = getattr(endpoint, "_path", None)
+    return path if isinstance(path, str) else str(endpoint)
+
+
 def within(
     clock: Any, awaited: Deferred[_T], seconds: float, what: str
 ) -> Deferred[_T]:
@@ -178,7 +186,9 @@ def within(
     return awaited.addTimeout(seconds, clock, onTimeoutCancel=timed_out)
 
 
-def connect_error(failure: Failure, where: str) -> BaseException:
+def connect_error(
+    failure: Failure, where: str, seconds: float = CONNECT_SECONDS
+) -> BaseException:
     """
     Turn what a failed attempt to connect is told into our error.
     """
@@ -192,7 +202,7 @@ def connect_error(failure: Failure, where: str) -> BaseException:
         # HostnameEndpoint has ValueError for a name that IDNA refuses.
         return NameNotResolved(where)
     if isinstance(error, ConnectTimeout):
-        return TimedOut(f"a connection to {where}", CONNECT_SECONDS)
+        return TimedOut(f"a connection to {where}", seconds)
     if isinstance(error, ConnectError):
         return NotConnected(where, _words_of(error))
     return error
@@ -231,6 +241,7 @@ class Host:
     ) -> None:
         self.host = host
         self.port = port
+        self._timeout = timeout_seconds
         resolver = _FamilyResolver(reactor.nameResolver, family, observer)
         self._endpoint = HostnameEndpoint(
             _ReactorWithResolver(reactor, resolver),
@@ -246,7 +257,7 @@ class Host:
         def failed(failure: Failure) -> Failure:
             if given_up:
                 raise CancelledError from failure.value
-            error = connect_error(failure, str(self))
+            error = connect_error(failure, str(self), self._timeout)
             if isinstance(error, NameNotResolved):
                 error = NameNotResolved(self.host)
             raise error from failure.value
@@ -337,9 +348,9 @@ class _FirstAddress:
 
     def resolutionComplete(self) -> None:
         if self._first is None:
-            self.found.errback(NameNotResolved(self._host))
+            fail_all([self.found], NameNotResolved(self._host))
         else:
-            self.found.callback(self._first)
+            fire(self.found, self._first)
 
 
 def first_address(
@@ -516,7 +527,9 @@ class ClientStream(Protocol):
         problem = _tls_problem(reason)
         if problem is None:
             return ConnectionWasReset(describe_loss(reason))
-        return ConnectionWasReset(f"TLS: {problem.problem}")
+        if self.bytes_received:
+            return ConnectionWasReset(f"TLS: {problem.problem}")
+        return problem
 
     def _made(self) -> None:
         """The connection is there."""

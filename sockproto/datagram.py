@@ -20,6 +20,7 @@ from twisted.internet.protocol import DatagramProtocol
 from sockproto.checks import choice, seconds, whole_number
 from sockproto.connecting import fail_all, fire, first_address
 from sockproto.errors import (
+    MisuseError,
     NameNotSendable,
     NotConnected,
     SettingError,
@@ -311,6 +312,7 @@ class DatagramHelloClient(DatagramProtocol):
 
         Raises:
             NameNotSendable: the name is empty, or larger than a datagram.
+            MisuseError: `close` was called before.
 
         Errors:
             TimedOut: no try was answered.
@@ -322,6 +324,8 @@ class DatagramHelloClient(DatagramProtocol):
             raise NameNotSendable(name, "it is empty, and an empty name gets no answer")
         if self._template.tells_itself and self._template.name_in(name) is not None:
             raise NameNotSendable(name, "it looks like an answer, and gets none")
+        if self._closing is not None:
+            raise MisuseError("close() was called before greet()")
         waiter: Deferred[bytes] = Deferred(lambda d: self._give_up(name, d))
         question = self._questions.get(name)
         if question is not None:
@@ -333,6 +337,8 @@ class DatagramHelloClient(DatagramProtocol):
             if not self._open and self._reopen is not None:
                 self._reopen()
             self._try(question)
+        except NotConnected as error:
+            self._fail(question, error)
         except MessageLengthError:
             self._drop(question)
             raise NameNotSendable(

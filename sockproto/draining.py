@@ -23,6 +23,9 @@ QUIET_SECONDS = 0.5
 
 LOOK_SECONDS = 0.1
 
+SHORTEST_SECONDS = 0.001
+"""What is left of the drain below this is nothing: floats do not add up exactly."""
+
 
 def drain(
     clock: IReactorTime,
@@ -43,7 +46,7 @@ def drain(
     """
     done: Deferred[None] = Deferred()
     quiet_since: dict[IOwing, tuple[int, float]] = {}
-    began = clock.seconds()
+    deadline = clock.seconds() + seconds
 
     def look() -> None:
         now = clock.seconds()
@@ -51,7 +54,7 @@ def drain(
         if not left:
             done.callback(None)
             return
-        if now - began >= seconds:
+        if deadline - now < SHORTEST_SECONDS:
             _abort(left, seconds)
             done.callback(None)
             return
@@ -63,7 +66,7 @@ def drain(
                 quiet_since[connection] = (received, now)
             elif now - before[1] >= QUIET_SECONDS:
                 connection.finish("the service stops")
-        clock.callLater(min(LOOK_SECONDS, began + seconds - now), look)
+        clock.callLater(min(LOOK_SECONDS, deadline - now), look)
 
     look()
     return done

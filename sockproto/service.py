@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 
 from sockproto.datagram import (
     EchoDatagramProtocol,
@@ -203,6 +203,8 @@ class SockprotoService(Service):
                 )
 
         def fails(failure: Failure) -> None:
+            if failure.check(CancelledError):
+                return  # by ourselves: the service stops, or another place failed
             error = PlaceError(
                 opening.service, opening.place, listening_problem(failure.value)
             )

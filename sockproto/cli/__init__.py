@@ -243,8 +243,9 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except OSError as error:
-        # What is still in its buffer would be complained of once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if sys.stdout is sys.__stdout__:
+            # What is still in its buffer would be complained of once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         _cannot_write((error.strerror or str(error)).lower())
     sys.exit(status if isinstance(status, int) else 0)
 

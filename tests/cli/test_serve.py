@@ -1,0 +1,164 @@
+"""
+`sockproto serve`, as far as it goes without serving.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+from twisted.trial.unittest import SynchronousTestCase
+
+from sockproto.cli import serve as module
+from sockproto.cli.serve import SIGNALS, serve
+from sockproto.version import __version__
+
+if TYPE_CHECKING:
+    from twisted.logger import ILogObserver
+
+
+class ArgumentTests(SynchronousTestCase):
+    """Its arguments, which are those of `twistd -n sockproto`."""
+
+    def setUp(self) -> None:
+        self.stdout = io.StringIO()
+        self.stderr = io.StringIO()
+        self.patch(sys, "stdout", self.stdout)
+        self.patch(sys, "stderr", self.stderr)
+        self.patch(module, "_log_to_stderr", lambda: None)
+
+    def ended(self, *arguments: str) -> object:
+        """The status with which it ends."""
+        exited: SystemExit = self.assertRaises(SystemExit, serve, arguments)
+        return exited.code
+
+    def test_help(self) -> None:
+        """Help names each option, and this command."""
+        self.assertEqual(self.ended("--help"), 0)
+        said = self.stdout.getvalue()
+        self.assertIn("Usage: sockproto serve [options]", said)
+        for option in ("--hello=", "--echo=", "--udp=", "--udp-echo=", "--delay="):
+            self.assertIn(option, said)
+
+    def test_version(self) -> None:
+        """The version is sockproto's."""
+        self.assertEqual(self.ended("--version"), 0)
+        self.assertEqual(self.stdout.getvalue(), f"sockproto {__version__}\n")
+
+    def said(self, status: int, *arguments: str) -> str:
+        """The one line that it ends with."""
+        self.assertEqual(self.ended(*arguments), status)
+        self.assertEqual(self.stdout.getvalue(), "")
+        line = self.stderr.getvalue()
+        self.assertRegex(line, rf"\Asockproto: serve: [^\n]+ \({status}\)\n\Z")
+        return line
+
+    def test_usage(self) -> None:
+        """An option that there is not is status 2."""
+        self.assertIn("--nope", self.said(2, "--nope"))
+
+    def test_argument(self) -> None:
+        """There are no other arguments than options."""
+        self.assertIn("'more'", self.said(2, "more"))
+
+    def test_value(self) -> None:
+        """The error for a wrong value names the option and what was seen."""
+        line = self.said(2, "--delay=soon")
+        self.assertIn("--delay", line)
+        self.assertIn("'soon'", line)
+
+    def test_place(self) -> None:
+        """A place that is none names the service and the place; status 1."""
+        line = self.said(1, "--echo=nonsense:1")
+        self.assertIn("echo", line)
+        self.assertIn("'nonsense:1'", line)
+
+
+class StoppingReactor:
+    """A reactor that is only stopped."""
+
+    def __init__(self) -> None:
+        self.stops = 0
+
+    def callFromThread(self, call: Any) -> None:  # noqa: N802 - Twisted's name
+        call()
+
+    def stop(self) -> None:
+        self.stops += 1
+
+
+class SignalTests(SynchronousTestCase):
+    """What signals do."""
+
+    def setUp(self) -> None:
+        self.reactor = StoppingReactor()
+        for number in SIGNALS:
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+            signal.signal(number, signal.default_int_handler)
+
+    def test_first(self) -> None:
+        """Each of the three stops the reactor; the next one ends the process."""
+        for first in SIGNALS:
+            module._stop_on_signals(self.reactor)
+            before = self.reactor.stops
+            signal.raise_signal(first)
+            self.assertEqual(self.reactor.stops, before + 1)
+            for number in SIGNALS:
+                self.assertIs(signal.getsignal(number), signal.SIG_DFL)
+
+    def test_ignored(self) -> None:
+        """What a shell or nohup has ignored stays so."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        module._stop_on_signals(self.reactor)
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGINT)
+        self.assertEqual(self.reactor.stops, 0)
+        signal.raise_signal(signal.SIGTERM)
+        self.assertEqual(self.reactor.stops, 1)
+        self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
+
+
+class Beginner:
+    """Stands where the log of the process begins."""
+
+    def __init__(self) -> None:
+        self.observers: list[ILogObserver] = []
+
+    def beginLoggingTo(  # noqa: N802 - Twisted's name
+        self,
+        observers: list[ILogObserver],
+        *,
+        redirectStandardIO: bool,  # noqa: N803
+    ) -> None:
+        self.observers.extend(observers)
+
+
+class LogTests(SynchronousTestCase):
+    """The log made for a terminal."""
+
+    def test_lines(self) -> None:
+        """A time and a line each; of others only what is grave."""
+        stderr = io.StringIO()
+        beginner = Beginner()
+        self.patch(sys, "stderr", stderr)
+        self.patch(module, "globalLogBeginner", beginner)
+        module._log_to_stderr()
+        (observer,) = beginner.observers
+        ours = Logger(namespace="sockproto", observer=observer)
+        others = Logger(namespace="twisted", observer=observer)
+        ours.debug("not this")
+        ours.info("hello listens on {where}", where="127.0.0.1:9999")
+        ours.error("too bad")
+        others.info("nor this")
+        others.warn("careful")
+        lines = stderr.getvalue().splitlines()
+        self.assertEqual(
+            [line.partition(" ")[2] for line in lines],
+            ["hello listens on 127.0.0.1:9999", "error: too bad", "warn: careful"],
+        )
+        for line in lines:
+            self.assertRegex(line, r"\A\d\d:\d\d:\d\d ")
