@@ -527,9 +527,7 @@ class ClientStream(Protocol):
         problem = _tls_problem(reason)
         if problem is None:
             return ConnectionWasReset(describe_loss(reason))
-        if self.bytes_received:
-            return ConnectionWasReset(f"TLS: {problem.problem}")
-        return problem
+        return ConnectionWasReset(f"TLS: {problem.problem}")
 
     def _made(self) -> None:
         """The connection is there."""

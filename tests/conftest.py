@@ -5,8 +5,10 @@ Keeps trial's TestCases before the tests that share pytest-twisted's reactor.
 from __future__ import annotations
 
 import unittest
+from typing import TYPE_CHECKING
 
-import pytest
+if TYPE_CHECKING:
+    import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

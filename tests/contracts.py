@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
@@ -401,7 +401,7 @@ class StreamServiceContract(_Case):
         self.addCleanup(lambda: Deferred.fromCoroutine(self._stop()))
 
     async def _stop(self) -> None:
-        await self.port.stopListening()
+        await maybeDeferred(self.port.stopListening)
         for peer in self.peers:
             if peer.lost is None:
                 peer.transport.abortConnection()
@@ -443,7 +443,7 @@ class StreamServiceContract(_Case):
 
         def stuck() -> bool:
             """Tell whether nothing can move any more, whoever waits."""
-            readers: Any = reactor.getReaders()  # type: ignore[attr-defined]
+            readers: Any = reactor.getReaders()
             return (
                 transport not in readers
                 and transport.producerPaused

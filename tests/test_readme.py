@@ -23,7 +23,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 def example(name: str) -> str:
     """The code that follows a `tested: NAME` mark."""
-    found = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", README, re.S)
+    mark = f"<!-- tested: {name} -->"
+    found = re.search(rf"{mark}\n```python\n(.*?)```", README, re.DOTALL)
     assert found is not None, name
     return found[1]
 

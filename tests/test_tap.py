@@ -186,7 +186,7 @@ class StartTests(TestCase):
         path = str(Path(sys.executable).with_name(name))
         # The package under test is where the tests are run from.
         environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        transport = reactor.spawnProcess(  # type: ignore[attr-defined]
+        transport = reactor.spawnProcess(
             program,
             sys.executable,
             [sys.executable, path, *arguments],

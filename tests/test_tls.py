@@ -4,8 +4,8 @@ TLS for clients: no peer is talked to that has not proven its name.
 
 from __future__ import annotations
 
+import contextlib  # trial has a use of its own for a module's `suppress`
 import datetime as dt
-from contextlib import suppress
 from typing import Any
 
 import trustme
@@ -83,19 +83,21 @@ def hand_made(
 class Server(Protocol):
     """Notes what it hears."""
 
-    factory: Any
     transport: Any
 
     def connectionMade(self) -> None:
-        self.factory.here.add(self)
+        server: Any = self.factory
+        server.here.add(self)
 
     def dataReceived(self, data: bytes) -> None:
-        self.factory.heard.append(data)
+        server: Any = self.factory
+        server.heard.append(data)
         self.transport.write(data)
 
     def connectionLost(self, reason: object = None) -> None:
-        self.factory.here.discard(self)
-        self.factory.left += 1
+        server: Any = self.factory
+        server.here.discard(self)
+        server.left += 1
 
 
 class ProofTests(TestCase):
@@ -339,7 +341,7 @@ class ProvenPeerTests(SynchronousTestCase):
         client = ProvenPeer(host).clientConnectionForTLS(Protocol())  # type: ignore[arg-type]
         client.set_connect_state()
         for end, other in ((client, server), (server, client)):
-            with suppress(SSL.Error):
+            with contextlib.suppress(SSL.Error):
                 end.do_handshake()
             if end is client:
                 other.bio_write(end.bio_read(65_536))

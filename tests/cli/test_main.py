@@ -276,6 +276,7 @@ class EndTests(MainTests):
         for number in (errno.EPIPE, errno.ENOSPC):
             for arguments in (("--help",), ("--version",), ("hello", "--help")):
                 self.patch(sys, "stdout", Refusing(number))
-                self.patch(sys, "stderr", io.StringIO())
+                stderr = io.StringIO()
+                self.patch(sys, "stderr", stderr)
                 self.assertEqual(self.run_main(*arguments), 23)
-                self.assertEqual(sys.stderr.getvalue().count("\n"), 1)  # type: ignore[attr-defined]
+                self.assertEqual(stderr.getvalue().count("\n"), 1)
