@@ -21,6 +21,7 @@ from sockproto.errors import PlaceError
 from sockproto.hello import connect_hello
 from sockproto.options import Options
 from sockproto.tap import _unless_said, makeService
+from tests import TWISTD_USAGE_STATUS
 from tests.contracts import LogLines, directory, serve_tcp
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ class StartTests(TestCase):
         """A wrong option is named, with what was seen and what is allowed."""
         program = self.run_program("twistd", "-n", "sockproto", "--delay=soon")
         await program.ended
-        self.assertEqual(program.status, 1)
+        self.assertEqual(program.status, TWISTD_USAGE_STATUS)
         self.assertIn("--delay: 'soon' was given, where a number", program.output)
 
     async def test_drain_and_second_signal(self) -> None:

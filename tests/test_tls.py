@@ -115,7 +115,9 @@ class ProofTests(TestCase):
     async def listen(self, certificate: Any, interface: str = "127.0.0.1") -> None:
         from twisted.internet import reactor
 
-        self.server: Any = Factory.forProtocol(Server)
+        self.server: Any
+        made: Any = Factory.forProtocol(Server)
+        self.server = made
         self.server.here = set()
         self.server.heard = []
         self.server.left = 0

@@ -194,7 +194,11 @@ def test_wrong_option(options: tuple[str, ...], complaint: str) -> None:
         assert "Traceback" not in everything, name
     # EX_USAGE is twist's own.
     statuses = {name: outcome.status for name, outcome in ended.items()}
-    assert statuses == {"twistd": 1, "twist": os.EX_USAGE, "serve": 2}
+    assert statuses == {
+        "twistd": TWISTD_USAGE_STATUS,
+        "twist": os.EX_USAGE,
+        "serve": 2,
+    }
     assert ended["serve"].err == f"sockproto: serve: {complaint} (2)\n"
 
 
