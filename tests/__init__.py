@@ -3,8 +3,7 @@ The tests; the tree mirrors the package, and e2e/ has what needs real processes.
 """
 
 from hypothesis import settings
-
-from twisted import version
+from twisted._version import __version__ as version
 
 # A slow machine is no failure.
 settings.register_profile("sockproto", deadline=None)

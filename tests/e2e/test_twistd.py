@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import TWISTD_USAGE_STATUS
+
 from .programs import (
     PATIENCE,
     PLACE,
