@@ -520,6 +520,7 @@ class DelayTests(Conversation):
         self.assertFalse(self.transport.half_closed)
         self.assertEqual(self.wait(0.5), b"")
         self.assertTrue(self.transport.half_closed)
+        self.assertFalse(self.protocol.owed())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_end_of_input(self) -> None:
