@@ -93,17 +93,24 @@ class ServiceDatagramProtocol(DatagramProtocol):
         self._lowest_port = 1 if any_port else FIRST_USER_PORT
         self._own = OwnPlaces() if own_places is None else own_places
         self._logs_messages = self.log is Log.MESSAGES
+        self._place: tuple[str, int] | None = None
 
     def startProtocol(self) -> None:
         if not hasattr(self.transport, "getHost"):
             return  # Twisted's FakeDatagramTransport, in somebody's unit test
         host = self.transport.getHost()
-        self._own.add(host.host, host.port)
+        self._place = (host.host, host.port)
+        self._own.add(*self._place)
         if self.log is not Log.NONE:
             log.info("Bind UDP on {port}...", port=host.port)
         handle = getattr(self.transport, "getHandle", None)
         if handle is not None:
             _ask_for_buffer(handle())
+
+    def stopProtocol(self) -> None:
+        if self._place is not None:
+            self._own.remove(*self._place)
+            self._place = None
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         if self._logs_messages:
@@ -183,30 +190,39 @@ class EchoDatagramProtocol(ServiceDatagramProtocol):
         return datagram
 
 
-@dataclass
 class OwnPlaces:
     """
     The UDP addresses of services that belong together.
+
+    Attributes:
+        ports: theirs, for a first look that costs little.
     """
 
-    ports: set[int] = field(default_factory=set)
-    _exact: set[tuple[str, int]] = field(default_factory=set)
-    _everywhere: set[int] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.ports: frozenset[int] = frozenset()
+        self._places: list[tuple[str, int]] = []
 
     def add(self, host: str, port: int) -> None:
         """Add the address of a socket, `0.0.0.0` and `::` included."""
-        self.ports.add(port)
-        if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
-            self._everywhere.add(port)
-        else:
-            self._exact.add((_unmapped(host), port))
+        self._places.append((_unmapped(host), port))
+        self.ports = frozenset(port for _, port in self._places)
+
+    def remove(self, host: str, port: int) -> None:
+        """Forget a socket that was closed."""
+        self._places.remove((_unmapped(host), port))
+        self.ports = frozenset(port for _, port in self._places)
 
     def has(self, host: str, port: int) -> bool:
         """Tell whether a datagram from there comes from one of these places."""
         host = _unmapped(host)
-        return (host, port) in self._exact or (
-            port in self._everywhere and _is_local(host)
-        )
+        if (host, port) in self._places:
+            return True
+        everywhere = any((each, port) in self._places for each in _EVERYWHERE)
+        return everywhere and _is_local(host)
+
+
+# Compared, not bound.
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104
 
 
 def _unmapped(host: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 
 from sockproto.connecting import ClientStream, connect, fail_all, fire
-from sockproto.errors import PeerError, PeerLeftOwing, SockprotoError
+from sockproto.errors import MisuseError, PeerError, PeerLeftOwing, SockprotoError
 from sockproto.stream import StreamFactory, StreamProtocol
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class EchoClient(ClientStream):
         super().__init__(observer)
         self._awaited: deque[tuple[int, Deferred[bytes]]] = deque()
         self._came = bytearray()
+        self._leaving = False
 
     def echo(self, data: bytes) -> Deferred[bytes]:
         """
@@ -61,10 +62,15 @@ class EchoClient(ClientStream):
         Calls may overlap; their answers come in order. Cancelling one aborts
         the connection: what comes back could not be told apart any more.
 
+        Raises:
+            MisuseError: `close` was called before.
+
         Errors:
             PeerLeftOwing: the peer closed before it sent all back.
             ConnectionWasReset: the connection broke.
         """
+        if self._leaving:
+            raise MisuseError("close() was called before echo()")
         answer: Deferred[bytes] = Deferred(self._cancelled)
         if self.ended is not None:
             answer.errback(self.ended)
@@ -81,7 +87,9 @@ class EchoClient(ClientStream):
 
         What is still owed to us is awaited. Errors: those of `echo`.
         """
-        self.end_input()
+        self._leaving = True
+        if self.ended is None:
+            self.end_input()
         return self.closed()
 
     def _received(self, data: bytes) -> None:

@@ -4,6 +4,7 @@ The `twistd` and `twist` plugin: options become a service that suits a daemon.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -56,6 +57,8 @@ class _DaemonService(SockprotoService):
     def place_failed(self, error: PlaceError) -> None:
         super().place_failed(error)
         self._reactor.stop()
+        # twistd takes any stop for a good one. At exit it has cleaned up behind it.
+        atexit.register(os._exit, error.exit_status)
 
     def _explain(self, error: PlaceError) -> None:
         """

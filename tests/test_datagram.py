@@ -216,6 +216,21 @@ class OwnPlacesTests(SynchronousTestCase):
         echo.datagramReceived(b"hello", ("127.0.0.1", 9998))
         self.assertEqual(len(udp.written), 2)
 
+    def test_closed(self) -> None:
+        """A place that was closed is somebody else's from then on."""
+        own = OwnPlaces()
+        hello, echo = (
+            HelloDatagramProtocol(own_places=own),
+            EchoDatagramProtocol(own_places=own),
+        )
+        bind(hello, port=9999)
+        udp = bind(echo, port=10_007)
+        hello.doStop()
+        echo.datagramReceived(b"hello", ("127.0.0.1", 9999))
+        self.assertEqual(len(udp.written), 1)
+        echo.doStop()
+        self.assertEqual(own.ports, frozenset())
+
     def test_alone(self) -> None:
         """A service that was not told of others knows its own place."""
         service = EchoDatagramProtocol()

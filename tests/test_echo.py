@@ -19,6 +19,7 @@ from sockproto.connecting import Observer
 from sockproto.echo import EchoClient, EchoFactory, EchoProtocol, connect_echo
 from sockproto.errors import (
     ConnectionWasReset,
+    MisuseError,
     NotConnected,
     NothingCame,
     PeerLeftOwing,
@@ -154,6 +155,15 @@ class EchoClientTests(SynchronousTestCase):
         self.client.dataReceived(b"12345")
         self.assertEqual(self.successResultOf(first), b"12")
         self.assertEqual(self.successResultOf(second), b"345")
+
+    def test_after_close(self) -> None:
+        """Who sends after `close` is told so, and nothing goes out."""
+        closed = self.client.close()
+        with self.assertRaises(MisuseError):
+            self.client.echo(b"late")
+        self.assertEqual(self.transport.value(), b"")
+        lose(self.client)
+        self.successResultOf(closed)
 
     def test_nothing(self) -> None:
         """Nothing comes back of nothing, at once."""

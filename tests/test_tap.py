@@ -4,6 +4,7 @@ The `twistd` and `twist` plugin, in this process and as a user starts it.
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import re
@@ -105,9 +106,11 @@ class DaemonServiceTests(TestCase):
         self.assertEqual(self.hooked, [error])
 
     def test_late_failure(self) -> None:
-        """A place that fails later ends the process."""
+        """A place that fails later ends the process, with status 1."""
         log = LogLines(self)
         stopped: list[None] = []
+        at_exit: list[tuple[object, ...]] = []
+        self.patch(atexit, "register", lambda *args: at_exit.append(args))
 
         class Reactor:
             def stop(self) -> None:
@@ -117,6 +120,7 @@ class DaemonServiceTests(TestCase):
         service._reactor = Reactor()
         service.place_failed(PlaceError("echo", FREE, "it went away"))
         self.assertEqual(len(stopped), 1)
+        self.assertEqual(at_exit, [(os._exit, 1)])
         self.assertEqual(len(log.having("it went away")), 1)
 
     async def test_second_signal(self) -> None:
