@@ -47,7 +47,7 @@ from sockproto.errors import (
 )
 from sockproto.reporting import describe_address, describe_loss
 from sockproto.spelling import host_and_port
-from sockproto.transports import StreamTransport, passes_half_close
+from sockproto.transports import StreamTransport, passes_half_close, pending_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -444,7 +444,11 @@ class ClientStream(Protocol):
 
     def readConnectionLost(self) -> None:
         self._input_ended = True
-        self._peer_ended()
+        number = pending_error(self.transport)
+        if number:
+            self.abort(ConnectionWasReset(os.strerror(number).lower()))
+        else:
+            self._peer_ended()
 
     def writeConnectionLost(self) -> None:
         pass

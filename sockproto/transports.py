@@ -4,6 +4,7 @@ What a stream's transport can do and what it holds, whichever it is.
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Protocol as Structure, cast
 
 from twisted.internet.interfaces import IHalfCloseableDescriptor
@@ -19,6 +20,7 @@ __all__ = [
     "StreamTransport",
     "innermost",
     "passes_half_close",
+    "pending_error",
     "unsent",
 ]
 
@@ -76,6 +78,19 @@ def unsent(transport: object) -> int:
     """
     held = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
     return held + cast("int", getattr(transport, "_tempDataLen", 0))
+
+
+def pending_error(transport: object) -> int:
+    """
+    Take the error number that waits on the transport's socket; 0 for none.
+
+    With epoll, Twisted takes a reset for an end of file when the kernel reports
+    the error a moment before the hang-up. The error is still there then.
+    """
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if not isinstance(handle, socket.socket) or handle.fileno() < 0:
+        return 0
+    return handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def innermost(transport: object) -> StreamTransport:

@@ -5,7 +5,9 @@ What the clients share: how a connection comes about, and how its end is told.
 from __future__ import annotations
 
 import errno
+import select
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -495,6 +497,25 @@ class ClientStreamTests(SynchronousTestCase):
         ended = self.end(error)
         self.assertIsInstance(ended, ConnectionWasReset)
         self.assertIn("no shared cipher", str(ended))
+
+    def test_reset_taken_for_an_end(self) -> None:
+        """An end of file with an error on the socket is a reset, not an end."""
+        broken = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(broken.close)
+        client = socket.create_connection(broken.getsockname())
+        self.addCleanup(client.close)
+        served, _ = broken.accept()
+        served.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        served.close()
+        select.select([client], [], [])
+        transport: Any = self.transport
+        transport.getHandle = lambda: client
+        self.client.makeConnection(transport)
+        self.client.readConnectionLost()
+        self.assertTrue(transport.disconnecting)
+        ended = self.end(ConnectionAborted())
+        self.assertIsInstance(ended, ConnectionWasReset)
+        self.assertIn("reset", str(ended))
 
     def test_without_notice(self) -> None:
         """An end under TLS, without its farewell, can be told."""

@@ -391,7 +391,7 @@ class ServingTests(TestCase):
                 return 128_000
 
         class Socket(MemorySocket):
-            def getHandle(self) -> Stingy:  # noqa: N802 - Twisted's
+            def getHandle(self) -> Stingy:
                 return Stingy()
 
         HelloDatagramProtocol().makeConnection(Socket())  # type: ignore[arg-type]

@@ -4,6 +4,10 @@ What a stream's transport can do and what it holds, whichever it is.
 
 from __future__ import annotations
 
+import errno
+import select
+import socket
+import struct
 from typing import Any
 
 from twisted.internet.endpoints import (
@@ -16,7 +20,7 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from sockproto.transports import innermost, passes_half_close, unsent
+from sockproto.transports import innermost, passes_half_close, pending_error, unsent
 from tests.contracts import MemoryTransport, directory, join, serve_tcp
 
 
@@ -91,3 +95,38 @@ class SocketTests(TestCase):
         self.assertEqual(unsent(peer.transport), 5)
         peer.transport.loseConnection()
         await peer.gone()
+
+
+class PendingErrorTests(SynchronousTestCase):
+    """What waits on a socket."""
+
+    def test_reset(self) -> None:
+        """A reset is found, once; and no error where there is none."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        client = socket.create_connection(listener.getsockname())
+        self.addCleanup(client.close)
+        served, _ = listener.accept()
+        transport = _Handled(client)
+        self.assertEqual(pending_error(transport), 0)
+        reset = struct.pack("ii", 1, 0)
+        served.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        served.close()
+        select.select([client], [], [])
+        self.assertEqual(pending_error(transport), errno.ECONNRESET)
+        self.assertEqual(pending_error(transport), 0)
+
+    def test_no_socket(self) -> None:
+        """A transport without a socket, or with a closed one, has no error."""
+        self.assertEqual(pending_error(StringTransport()), 0)
+        closed = socket.socket()
+        closed.close()
+        self.assertEqual(pending_error(_Handled(closed)), 0)
+
+
+class _Handled:
+    def __init__(self, handle: socket.socket) -> None:
+        self._handle = handle
+
+    def getHandle(self) -> socket.socket:
+        return self._handle
