@@ -140,9 +140,9 @@ class HelloProtocol(StreamProtocol):
         elif self._quiet is not None:
             self._quiet.reset(QUIET_SECONDS)
         else:
-            self._quiet = clock.callLater(QUIET_SECONDS, self._paused, opening)
+            self._quiet = clock.callLater(QUIET_SECONDS, self._fell_quiet, opening)
 
-    def _paused(self, opening: Opening) -> None:
+    def _fell_quiet(self, opening: Opening) -> None:
         self._quiet = None
         framing = opening.settle()
         assert framing is not None, "the clock was started by a first byte"
