@@ -10,9 +10,10 @@ import pty
 import sys
 import termios
 import threading
+import unicodedata
 from pathlib import Path
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from sockproto.cli import console
@@ -163,12 +164,18 @@ class ForTerminalTests(SynchronousTestCase):
 
     @settings(deadline=None)
     @given(data=st.binary())
+    @example(data="\xa0\u3000".encode())
     def test_harmless(self, data: bytes) -> None:
-        """Whatever comes, what is shown is printable text."""
+        """Whatever comes, what is shown is printable text, and spaces of any script."""
         shown = for_terminal(data).decode("utf-8")
-        self.assertEqual(
-            [c for c in shown if not c.isprintable() and c not in "\n\t"], []
-        )
+        harmful = [
+            c
+            for c in shown
+            if not c.isprintable()
+            and c not in "\n\t"
+            and unicodedata.category(c) != "Zs"
+        ]
+        self.assertEqual(harmful, [])
 
     @settings(deadline=None)
     @given(text=st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E)))
