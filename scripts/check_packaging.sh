@@ -30,11 +30,13 @@ check() { # name, what pip is given
     "$venv/bin/pip" -q install "$@"
     (
         cd /
-        "$venv/bin/twistd" --help | grep -q '^ *sockproto '
-        "$venv/bin/twist" --help | grep -q '^ *sockproto '
-        "$venv/bin/sockproto" --version | grep -q '^sockproto [0-9]'
+        # Not through a pipe: grep -q leaves early, and a broken pipe is a failure.
+        grep -q '^ *sockproto ' <<<"$("$venv/bin/twistd" --help)"
+        grep -q '^ *sockproto ' <<<"$("$venv/bin/twist" --help)"
+        grep -q '^sockproto [0-9]' <<<"$("$venv/bin/sockproto" --version)"
         "$venv/bin/pip" -q uninstall -y sockproto
-        ! "$venv/bin/twistd" --help | grep -q '^ *sockproto '
+        left=$("$venv/bin/twistd" --help)
+        ! grep -q '^ *sockproto ' <<<"$left"
         "$venv/bin/python" -c 'import twisted.plugins, twisted.internet.reactor'
         "$venv/bin/twistd" -n web --help >/dev/null
     )
