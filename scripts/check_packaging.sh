@@ -36,7 +36,7 @@ check() { # name, what pip is given
         grep -q '^sockproto [0-9]' <<<"$("$venv/bin/sockproto" --version)"
         "$venv/bin/pip" -q uninstall -y sockproto
         left=$("$venv/bin/twistd" --help)
-        ! grep -q '^ *sockproto ' <<<"$left"
+        if grep -q '^ *sockproto ' <<<"$left"; then exit 1; fi
         "$venv/bin/python" -c 'import twisted.plugins, twisted.internet.reactor'
         "$venv/bin/twistd" -n web --help >/dev/null
     )
