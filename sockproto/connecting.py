@@ -33,7 +33,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import alsoProvides, directlyProvides, implementer, providedBy
 
 from sockproto.errors import (
     ConnectionWasReset,
@@ -394,7 +394,7 @@ class _ObservedReceiver:
         self._inner.resolutionComplete()
 
 
-@implementer(IHalfCloseableProtocol, IHandshakeListener)
+@implementer(IHalfCloseableProtocol)
 class ClientStream(Protocol):
     """
     One connection of a client; what it says is in a subclass.
@@ -430,7 +430,11 @@ class ClientStream(Protocol):
                 describe_address(transport.getHost()),
                 describe_address(transport.getPeer()),
             )
-        self._in_handshake = INegotiated.providedBy(self.transport)
+        if INegotiated.providedBy(self.transport):
+            # Only over TLS: of several such interfaces, Twisted's endpoints pass on
+            # the last alone, and half-close would be lost.
+            alsoProvides(self, IHandshakeListener)
+            self._in_handshake = True
         self._made()
 
     def dataReceived(self, data: bytes) -> None:

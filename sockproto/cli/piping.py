@@ -117,7 +117,10 @@ class Pipe(ClientStream):
                 await self._wanted
         self._input_read = True
         self.transport.unregisterProducer()
-        self.end_input()
+        if self._input_ended:
+            self.transport.loseConnection()
+        else:
+            self.end_input()
 
     def _over_by_now(self) -> bool:
         return self.ended is not None
@@ -163,7 +166,8 @@ class Pipe(ClientStream):
         self._writing = False
         paused = self._unwritten_size > UNWRITTEN_SIZE
         self._unwritten_size -= size
-        if paused and self._unwritten_size <= UNWRITTEN_SIZE and self.ended is None:
+        room = self._unwritten_size <= UNWRITTEN_SIZE
+        if paused and room and self.ended is None and not self._input_ended:
             self.transport.resumeProducing()
         self._write_next()
 
@@ -184,6 +188,12 @@ class Pipe(ClientStream):
         self.abort(TimedOut("the peer's next byte", self._timeout))
 
     def _peer_ended(self) -> None:
+        if not self._input_read and not stdin_is_terminal():
+            if not self._echoes:
+                return  # it may still listen: the rest of the input is for it
+            rest = PeerLeftOwing("what was still to be sent")
+            self.abort(rest if self.bytes_received else NothingCame())
+            return
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 

@@ -288,10 +288,14 @@ class PeerTests(PipeTests):
         self.assertEqual(self.threads.writes, [])
 
     def test_peer_ended(self) -> None:
-        """The end of the peer's side ends the conversation."""
+        """A peer that has ended its side may still listen: it gets all the input."""
         pipe = self.pipe()
         pipe.dataReceived(b"a")
         pipe.readConnectionLost()
+        self.assertFalse(self.transport.disconnecting)
+        self.threads.read(b"the rest")
+        self.assertEqual(self.transport.value(), b"the rest")
+        self.threads.read(b"")
         self.assertTrue(self.transport.disconnecting)
         self.assertIsNone(self.transport.producer)
         self.lose(pipe)

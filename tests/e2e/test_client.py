@@ -353,6 +353,23 @@ def test_echo_peers(
         assert outcome.out == out
 
 
+def test_peer_that_ends_first() -> None:
+    """A peer that has ended its side, and listens on, gets all of the input."""
+    heard = bytearray()
+
+    def listens(connection: socket.socket) -> None:
+        connection.sendall(b"go on")
+        connection.shutdown(socket.SHUT_WR)
+        while data := connection.recv(65_536):
+            heard.extend(data)
+
+    given = bytes(range(256)) * 8_192
+    with Peer(listens) as peer:
+        outcome = ran("connect", "127.0.0.1", str(peer.port), given=given)
+    assert (outcome.status, outcome.out) == (0, b"go on")
+    assert bytes(heard) == given
+
+
 # Terminals
 
 
