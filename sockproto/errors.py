@@ -20,6 +20,7 @@ __all__ = [
     "CannotRead",
     "CannotWrite",
     "CertificateRefused",
+    "CodingMalformed",
     "ConnectionWasReset",
     "HandshakeFailed",
     "HeadMalformed",
@@ -35,11 +36,15 @@ __all__ = [
     "PeerError",
     "PeerLeftOwing",
     "PlaceError",
+    "RedirectRefused",
     "SchemeNotSupported",
     "SettingError",
     "SockprotoError",
+    "StatusRefused",
     "TimedOut",
     "TooLarge",
+    "TooManyRedirects",
+    "TrustMalformed",
     "UrlMalformed",
 ]
 
@@ -138,7 +143,7 @@ class UrlMalformed(MisuseError):
 
 class HeaderNotSendable(MisuseError):
     """
-    A header of a request breaks the grammar (RFC 9110, section 5).
+    A part of a request breaks the grammar (RFC 9110, section 5).
     """
 
     def __init__(self, problem: str) -> None:
@@ -166,6 +171,22 @@ class SchemeNotSupported(MisuseError):
             f"the scheme {self.scheme!r} of {self.url!r} is not supported;"
             " http and https are"
         )
+
+
+class TrustMalformed(MisuseError):
+    """
+    A file of authorities cannot be used.
+    """
+
+    exit_status = 77
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"the authorities in {self.path!r} cannot be used: {self.problem}"
 
 
 # What stands between us and the peer.
@@ -450,13 +471,84 @@ class BodyCutShort(PeerError):
 class TooLarge(PeerError):
     """
     A body is larger than the caller allowed; the limit is in bytes.
+
+    Attributes:
+        ratio: the times that a compressed body may grow, if that was the limit.
     """
 
     exit_status = 63
+
+    def __init__(self, limit: int, ratio: int | None = None) -> None:
+        super().__init__(limit, ratio)
+        self.limit = limit
+        self.ratio = ratio
+
+    def __str__(self) -> str:
+        if self.ratio is not None:
+            return (
+                f"the body grows by more than {self.ratio} times when it is decoded,"
+                f" and has passed {self.limit} bytes"
+            )
+        return f"the body is larger than the {self.limit} bytes that are allowed"
+
+
+class CodingMalformed(PeerError):
+    """
+    A body's content or transfer coding is not known, or its bytes are broken.
+    """
+
+    exit_status = 61
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"the body cannot be decoded: {self.problem}"
+
+
+class StatusRefused(PeerError):
+    """
+    The status is 400 or more, and the caller had asked to fail then.
+    """
+
+    exit_status = 22
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the response has status {self.status} {self.reason}".rstrip()
+
+
+class RedirectRefused(PeerError):
+    """
+    A redirect leads where it must not be followed.
+    """
+
+    exit_status = 1
+
+    def __init__(self, location: str, problem: str) -> None:
+        super().__init__(location, problem)
+        self.location = location
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"the redirect to {self.location!r} is not followed: {self.problem}"
+
+
+class TooManyRedirects(PeerError):
+    """
+    One redirect led to the next, more often than is allowed.
+    """
+
+    exit_status = 47
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"the body is larger than the {self.limit} bytes that are allowed"
+        return f"more than {self.limit} redirects came"

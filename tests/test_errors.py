@@ -17,6 +17,7 @@ from sockproto.errors import (
     CannotRead,
     CannotWrite,
     CertificateRefused,
+    CodingMalformed,
     ConnectionWasReset,
     HandshakeFailed,
     HeaderNotSendable,
@@ -32,11 +33,15 @@ from sockproto.errors import (
     PeerError,
     PeerLeftOwing,
     PlaceError,
+    RedirectRefused,
     SchemeNotSupported,
     SettingError,
     SockprotoError,
+    StatusRefused,
     TimedOut,
     TooLarge,
+    TooManyRedirects,
+    TrustMalformed,
     UrlMalformed,
 )
 
@@ -83,6 +88,12 @@ TABLE: list[tuple[SockprotoError, type[SockprotoError], int, str]] = [
         MisuseError,
         1,
         "the scheme 'ftp' of 'ftp://a' is not supported; http and https are",
+    ),
+    (
+        TrustMalformed("/ca\n.pem", "no PEM certificate is in it"),
+        MisuseError,
+        77,
+        r"the authorities in '/ca\n.pem' cannot be used: no PEM certificate is in it",
     ),
     (
         PlaceError("hello", "tcp:1", "it is in use"),
@@ -193,6 +204,35 @@ TABLE: list[tuple[SockprotoError, type[SockprotoError], int, str]] = [
         63,
         "the body is larger than the 100 bytes that are allowed",
     ),
+    (
+        TooLarge(1000, 100),
+        PeerError,
+        63,
+        (
+            "the body grows by more than 100 times when it is decoded, and has passed"
+            " 1000 bytes"
+        ),
+    ),
+    (
+        CodingMalformed("the coding 'br' is not known"),
+        PeerError,
+        61,
+        "the body cannot be decoded: the coding 'br' is not known",
+    ),
+    (
+        StatusRefused(404, "Not Found"),
+        PeerError,
+        22,
+        "the response has status 404 Not Found",
+    ),
+    (StatusRefused(500, ""), PeerError, 22, "the response has status 500"),
+    (
+        RedirectRefused("ftp://a\x1b", "it is neither http nor https"),
+        PeerError,
+        1,
+        r"the redirect to 'ftp://a\x1b' is not followed: it is neither http nor https",
+    ),
+    (TooManyRedirects(20), PeerError, 47, "more than 20 redirects came"),
 ]
 
 
