@@ -5,10 +5,12 @@ What the clients share: how a connection comes about, and how its end is told.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import (
     CancelledError,
@@ -27,12 +29,14 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
     IHostnameResolver,
+    IHostResolution,
     INegotiated,
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
 from zope.interface import alsoProvides, directlyProvides, implementer, providedBy
 
 from sockproto.errors import (
@@ -54,7 +58,6 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import (
         IAddress,
-        IHostResolution,
         IProtocolFactory,
     )
     from twisted.python.failure import Failure
@@ -71,6 +74,8 @@ __all__ = [
     "within",
 ]
 
+_log = Logger()
+
 CONNECT_SECONDS = 30.0
 """How long one attempt to connect may take; a host may have several addresses."""
 
@@ -85,6 +90,9 @@ class Observer:
 
     def connected(self, here: str, there: str) -> None:
         """A connection was made between these addresses."""
+
+    def secured(self, session: dict[str, Any]) -> None:
+        """TLS was agreed on; `sockproto.tls.session_of` says what is told."""
 
     def sent(self, data: bytes) -> None:
         """These bytes, or this datagram, were handed to the transport."""
@@ -163,6 +171,7 @@ def ended_without_notice(reason: Failure) -> bool:
 
 def _where(endpoint: object) -> str:
     """Say where an endpoint leads; Twisted's have no public word for it."""
+    endpoint = getattr(endpoint, "under_tls", endpoint)
     host, port = getattr(endpoint, "_host", None), getattr(endpoint, "_port", None)
     if isinstance(host, str) and isinstance(port, int):
         return host_and_port(host, port)
@@ -226,6 +235,7 @@ class Host:
     Args:
         reactor: connects and resolves.
         family: 4 or 6 to try only addresses of that family.
+        addresses: what the name resolves to, in place of asking for it.
         observer: is told what the name resolved to.
     """
 
@@ -236,16 +246,23 @@ class Host:
         port: int,
         *,
         family: int | None = None,
+        addresses: Sequence[str] | None = None,
         timeout_seconds: float = CONNECT_SECONDS,
         observer: Observer | None = None,
     ) -> None:
         self.host = host
         self.port = port
         self._timeout = timeout_seconds
-        resolver = _FamilyResolver(reactor.nameResolver, family, observer)
+        if addresses is None:
+            addresses = _known_without_asking(host)
+        # HostnameEndpoint knows no name that is none in the DNS, as `my_service`,
+        # though the resolver may: it gets a stand-in, and the resolver the name.
+        stands_in = host and host.isascii()
+        name, stand_in = (host, "host") if stands_in else (None, host)
+        resolver = _FamilyResolver(reactor, family, observer, addresses, name)
         self._endpoint = HostnameEndpoint(
             _ReactorWithResolver(reactor, resolver),
-            host.encode("utf-8") if not host.isascii() else host,
+            stand_in,
             port,
             timeout_seconds,
         )
@@ -294,12 +311,20 @@ _FAMILIES: dict[int, type[IPv4Address | IPv6Address]] = {
 
 @implementer(IHostnameResolver)
 class _FamilyResolver:
-    """Resolves to addresses of one family, and tells an observer."""
+    """Resolves one name, to addresses of one family, and tells an observer."""
 
     def __init__(
-        self, inner: IHostnameResolver, family: int | None, observer: Observer | None
+        self,
+        reactor: Any,
+        family: int | None,
+        observer: Observer | None,
+        addresses: Sequence[str] | None = None,
+        name: str | None = None,
     ) -> None:
-        self._inner = inner
+        self._name = name
+        self._inner: IHostnameResolver = (
+            reactor.nameResolver if addresses is None else _Known(addresses)
+        )
         self._types = None if family is None else [_FAMILIES[family]]
         self._observer = observer
 
@@ -312,6 +337,8 @@ class _FamilyResolver:
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         receiver = resolutionReceiver
+        if self._name is not None:
+            hostName = self._name
         if self._observer is not None:
             receiver = _ObservedReceiver(receiver, hostName, self._observer)
         return self._inner.resolveHostName(
@@ -321,6 +348,55 @@ class _FamilyResolver:
             addressTypes if self._types is None else self._types,
             transportSemantics,
         )
+
+
+@implementer(IHostnameResolver)
+class _Known:
+    """Knows the addresses already; Twisted's resolver would ask a thread."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        for address in self._addresses:
+            kind = IPv6Address if ":" in address else IPv4Address
+            if addressTypes is None or kind in addressTypes:
+                resolutionReceiver.addressResolved(kind("TCP", address, portNumber))
+        resolutionReceiver.resolutionComplete()
+        return resolution
+
+
+def _known_without_asking(host: str) -> list[str] | None:
+    """A literal is its own address, what is no name has none; else None."""
+    try:
+        if isIPAddress(host) or isIPv6Address(host):
+            if "%" in host:  # is there such an interface?
+                socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+            return [host]
+        # getaddrinfo does it too, in a thread of Twisted's resolver, which never
+        # says that it is done if that fails.
+        host.encode("idna")
+    except (OSError, UnicodeError):
+        return []
+    return None
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """It is over already."""
 
 
 @implementer(IResolutionReceiver)
@@ -367,7 +443,8 @@ def first_address(
         NameNotResolved: it has no address (of that family, 4 or 6).
     """
     receiver = _FirstAddress(host)
-    resolver = _FamilyResolver(reactor.nameResolver, family, observer)
+    known = _known_without_asking(host)
+    resolver = _FamilyResolver(reactor, family, observer, known)
     resolver.resolveHostName(receiver, host, port, transportSemantics="UDP")
     return receiver.found
 
@@ -426,7 +503,8 @@ class ClientStream(Protocol):
     def connectionMade(self) -> None:
         if self._observer is not None:
             transport: Any = self.transport
-            self._observer.connected(
+            self._tell(
+                self._observer.connected,
                 describe_address(transport.getHost()),
                 describe_address(transport.getPeer()),
             )
@@ -434,13 +512,17 @@ class ClientStream(Protocol):
             # Only over TLS: of several such interfaces, Twisted's endpoints pass on
             # the last alone, and half-close would be lost.
             alsoProvides(self, IHandshakeListener)
+            # SSL4ClientEndpoint has looked already, and put a wrapper between.
+            between: Any = getattr(self.transport, "wrappedProtocol", self)
+            if between is not self and hasattr(between, "handshakeCompleted"):
+                alsoProvides(between, IHandshakeListener)
             self._in_handshake = True
         self._made()
 
     def dataReceived(self, data: bytes) -> None:
         self.bytes_received += len(data)
         if self._observer is not None:
-            self._observer.received(data)
+            self._tell(self._observer.received, data)
         if self._failure is None:
             self._received(data)
             if self._closes_when_idle and self._shortfall() is None:
@@ -459,10 +541,14 @@ class ClientStream(Protocol):
 
     def handshakeCompleted(self) -> None:
         self._in_handshake = False
+        if self._observer is not None:
+            from sockproto.tls import session_of
+
+            self._tell(self._observer.secured, session_of(self.transport))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._observer is not None:
-            self._observer.closed(describe_loss(reason))
+            self._tell(self._observer.closed, describe_loss(reason))
         error = self._failure or self._loss_error(reason)
         self.ended = error or NotConnected("the peer", "the connection is closed")
         if error is not None:
@@ -479,8 +565,15 @@ class ClientStream(Protocol):
     def send(self, data: bytes) -> None:
         """Write bytes to the peer."""
         if self._observer is not None:
-            self._observer.sent(data)
+            self._tell(self._observer.sent, data)
         self.transport.write(data)
+
+    def _tell(self, tell: Callable[..., None], *what: object) -> None:
+        """Tell an observer, whose failure is its own: it is logged."""
+        try:
+            tell(*what)
+        except Exception:  # noqa: BLE001 - an observer is anybody's code
+            _log.failure("an observer failed")
 
     def end_input(self) -> None:
         """

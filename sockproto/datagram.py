@@ -236,7 +236,11 @@ def _unmapped(host: str) -> str:
 def _is_local(host: str) -> bool:
     """Ask the kernel: only an address of this machine can be bound to."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    try:
+        probe = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError:
+        return True  # at the limit of open files nobody can tell: never loop
+    with probe:
         try:
             probe.bind((host, 0))
         except OSError:
@@ -451,6 +455,11 @@ class DatagramHelloClient(DatagramProtocol):
             fire(waiter, datagram)
 
 
+def _with_scope(host: str, port: int) -> Any:
+    flags = socket.AI_NUMERICHOST
+    return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)[0][4]
+
+
 def connect_datagram_hello(
     reactor: Any,
     host: str,
@@ -477,6 +486,9 @@ def connect_datagram_hello(
                 0, client, interface=interface, maxPacketSize=LARGEST_DATAGRAM
             )
             try:
+                if "%" in address.host:
+                    # Twisted's connect drops the scope; the socket will keep it.
+                    udp.getHandle().connect(_with_scope(address.host, port))
                 udp.connect(address.host, port)
             except OSError as error:
                 udp.stopListening()

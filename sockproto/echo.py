@@ -47,6 +47,8 @@ class EchoFactory(StreamFactory):
 class EchoClient(ClientStream):
     """
     The client of an echo service.
+
+    Bytes that come while none are owed are dropped.
     """
 
     def __init__(self, observer: Observer | None = None) -> None:
@@ -99,6 +101,8 @@ class EchoClient(ClientStream):
             echoed = bytes(self._came[:size])
             del self._came[:size]
             fire(answer, echoed)
+        if not self._awaited:
+            self._came.clear()  # nobody asked for it: it must not pile up
 
     def _shortfall(self) -> PeerError | None:
         owed = sum(size for size, _ in self._awaited) - len(self._came)

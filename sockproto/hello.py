@@ -383,7 +383,7 @@ class HelloClient(ClientStream):
 
         Errors: as of `greet`.
         """
-        waiter: Deferred[bytes] = Deferred()
+        waiter: Deferred[bytes] = Deferred(self._give_up_greeting)
         if self._greeting is not None:
             waiter.callback(self._greeting)
         elif self.ended is not None:
@@ -391,6 +391,10 @@ class HelloClient(ClientStream):
         else:
             self._greeting_waiters.append(waiter)
         return waiter
+
+    def _give_up_greeting(self, waiter: Deferred[bytes]) -> None:
+        if waiter in self._greeting_waiters:
+            self._greeting_waiters.remove(waiter)
 
     def greet(self, name: bytes | str) -> Deferred[bytes]:
         """

@@ -14,14 +14,22 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.protocols.haproxy._wrapper import (
+    HAProxyProtocolWrapper,
+    HAProxyWrappingFactory,
+)
+from zope.interface import implementer
 
 from sockproto.connecting import CONNECT_SECONDS, Host
 from sockproto.errors import AddressMalformed, PlaceError
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import (
+        IListeningPort,
+        IProtocolFactory,
         IStreamClientEndpoint,
-        IStreamServerEndpoint,
     )
 
     from sockproto.connecting import Observer
@@ -160,7 +168,10 @@ def stream_place(
             raise ValueError(f"no certificate (*.pem) is in the folder {folder!r}")
         if len(rest) < _BACKLOG_AT.get(kind, 0) and "backlog" not in named:
             text += f":backlog={backlog}"
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+        behind = text.removeprefix("haproxy:")
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, behind)
+        if behind != text:
+            endpoint = _BehindProxy(endpoint)
     except Exception as error:
         # Parsers are anybody's code: a plugin raises what it likes.
         problem = _parsing_problem(description, error)
@@ -192,15 +203,48 @@ def _parsing_problem(description: str, error: Exception) -> str:
     return message
 
 
+class _ProxiedConnection(HAProxyProtocolWrapper):
+    """Closes after any header that is none; Twisted's lets its numbers raise."""
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            super().dataReceived(data)
+        except ValueError:
+            if self._proxyInfo is not None:
+                raise  # what came behind the header
+            self.loseConnection()  # type: ignore[no-untyped-call]
+
+
+class _ProxiedFactory(HAProxyWrappingFactory):
+    protocol = _ProxiedConnection  # type: ignore[assignment]
+
+
+@implementer(IStreamServerEndpoint)
+class _BehindProxy:
+    """An endpoint whose connections begin with a header of the PROXY protocol."""
+
+    def __init__(self, inner: IStreamServerEndpoint) -> None:
+        self._inner = inner
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        factory = _ProxiedFactory(protocolFactory)  # type: ignore[no-untyped-call]
+        return self._inner.listen(factory)
+
+
 def listening_problem(error: BaseException | None) -> str:
     """
     Say why a place could not be listened on, and what to do.
     """
+    # A unix socket has a path; Twisted's lock beside it fails on its own.
+    is_path = bool(getattr(error, "filename", None))
     if isinstance(error, CannotListenError):
+        is_path = isinstance(error.port, str | bytes)
         error = error.socketError
     number = getattr(error, "errno", None)
     if number == errno.EADDRINUSE:
         return "it is in use; stop what listens there, or choose another"
+    if number in (errno.EACCES, errno.EPERM) and is_path:
+        return "not permitted; the socket's folder has to let us write into it"
     if number in (errno.EACCES, errno.EPERM):
         return "not permitted; a port below 1024 needs root or CAP_NET_BIND_SERVICE"
     if number == errno.EADDRNOTAVAIL:
@@ -263,8 +307,10 @@ def host_port(address: str) -> tuple[str, int] | None:
         return None
     try:
         port = _port_to_reach(match["port"])
-        if match["v6"] and not isIPv6Address(match["v6"]):
-            raise ValueError(f"{match['v6']!r} is no IPv6 address")
+        v6 = match["v6"]
+        # Twisted looks at nothing behind a `%`.
+        if v6 and not (v6.isascii() and isIPv6Address(v6)):
+            raise ValueError(f"{v6!r} is no IPv6 address")
     except ValueError as error:
         raise AddressMalformed(address, str(error)) from error
     return match["v6"] or match["host"], port

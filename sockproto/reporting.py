@@ -37,8 +37,17 @@ class Log(Enum):
 
 def describe_address(address: object) -> str:
     """
-    Spell an address of Twisted's: `127.0.0.1:9999`, `[::1]:9999`, a path.
+    Spell an address of Twisted's in one line: `127.0.0.1:9999`, `[::1]:9999`, a path.
+
+    What is not printable is escaped: behind `haproxy:`, a host is what the peer says.
     """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
+        for c in _spelled(address)
+    )
+
+
+def _spelled(address: object) -> str:
     if isinstance(address, IPv4Address | IPv6Address):
         return host_and_port(address.host, address.port)
     if isinstance(address, UNIXAddress):

@@ -76,6 +76,7 @@ class SockprotoService(Service):
         self._openings = list(self._parse())
         self._ports: list[IListeningPort] = []
         self._pending: list[Deferred[None]] = []
+        self._closing: list[Deferred[Any]] = []
         self._opened = False
 
     @property
@@ -225,7 +226,10 @@ class SockprotoService(Service):
         self._opened = False
         for listening in pending:
             listening.cancel()
-        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        # Those of a start that failed may be on their way still.
+        self._closing = [closing for closing in self._closing if not closing.called]
+        self._closing += [maybeDeferred(port.stopListening) for port in ports]
+        return DeferredList(self._closing)
 
 
 def make_service(settings: Settings, reactor: Any) -> SockprotoService:

@@ -67,6 +67,9 @@ class _DaemonService(SockprotoService):
         The exception has to leave twistd as an ordinary one: a daemon's parent
         waits to be told of it, and the pid file has to be removed.
         """
+        if not self._reactor.running:
+            # It never will: have the turn in which the others' unix sockets go.
+            self._reactor.iterate()
         if os.getpid() == self._process:
             # Under `twistd -n` this is the real one; `sys.stderr` is the log.
             print(f"sockproto: {error}", file=sys.__stderr__)

@@ -11,34 +11,47 @@ while a name is checked refuses the peer.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from service_identity.exceptions import VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.endpoints import wrapClientTLS
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IStreamClientEndpoint,
+)
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
     TLSVersion,
     platformTrust,
+    trustRootFromCertificates,
 )
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sockproto.errors import CertificateRefused, HandshakeFailed
+from sockproto.errors import CertificateRefused, HandshakeFailed, TrustMalformed
 
 if TYPE_CHECKING:
     from OpenSSL.crypto import X509
-    from twisted.internet.interfaces import IStreamClientEndpoint
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IProtocolFactory
     from twisted.internet.ssl import PrivateCertificate
     from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-__all__ = ["ProvenPeer", "authorities_in", "handshake_problem", "secured"]
+__all__ = [
+    "ProvenPeer",
+    "authorities_in",
+    "handshake_problem",
+    "secured",
+    "session_of",
+    "trust_in",
+]
 
 _PEM = re.compile(
     rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
@@ -64,6 +77,7 @@ def secured(
     *,
     trust_root: Any = None,
     certificate: PrivateCertificate | None = None,
+    verify: bool = True,
 ) -> IStreamClientEndpoint:
     """
     Put TLS 1.2 or later over an endpoint; the peer must prove to be `host`.
@@ -74,8 +88,24 @@ def secured(
             subjectAltName must hold (RFC 9525; a common name does not count).
         trust_root: an `IOpenSSLTrustRoot`; the system's by default.
         certificate: ours, should the peer want one.
+        verify: False lets in whoever answers; for tests, and by request alone.
     """
-    return wrapClientTLS(ProvenPeer(host, trust_root, certificate), endpoint)
+    proven = ProvenPeer(host, trust_root, certificate, verify=verify)
+    return _Secured(endpoint, proven)
+
+
+@implementer(IStreamClientEndpoint)
+class _Secured:
+    # As Twisted's wrapClientTLS, which cannot be had by who imported the reactor
+    # without TLS (sockproto.cli.lean).
+    def __init__(self, endpoint: IStreamClientEndpoint, proven: ProvenPeer) -> None:
+        self.under_tls = endpoint
+        self._proven = proven
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        factory = TLSMemoryBIOFactory(self._proven, True, protocolFactory)
+        connecting: Deferred[Any] = self.under_tls.connect(factory)
+        return connecting.addCallback(lambda tls: tls.wrappedProtocol)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -91,8 +121,11 @@ class ProvenPeer:
         host: str,
         trust_root: Any = None,
         certificate: PrivateCertificate | None = None,
+        *,
+        verify: bool = True,
     ) -> None:
         self._host = host
+        self._verify = verify
         own = certificate.options() if certificate is not None else None
         self._options = CertificateOptions(
             privateKey=own.privateKey if own else None,
@@ -100,14 +133,15 @@ class ProvenPeer:
             trustRoot=platformTrust() if trust_root is None else trust_root,
             raiseMinimumTo=TLSVersion.TLSv1_2,
         )
-        self._identity: DNS_ID | IPAddress_ID
+        self._identity: DNS_ID | IPAddress_ID | None = None
         self._server_name: bytes | None = None
         if isIPAddress(host) or isIPv6Address(host):
             self._identity = IPAddress_ID(host.partition("%")[0])
         else:
-            self._identity = DNS_ID(host)
-            # RFC 6066, section 3: a name, without the dot that ends it; no address.
-            self._server_name = self._identity.hostname.rstrip(b".")
+            with suppress(ValueError):  # a number, for one: no certificate is for it
+                self._identity = DNS_ID(host)
+                # RFC 6066, section 3: a name, without the dot that ends it.
+                self._server_name = self._identity.hostname.rstrip(b".")
 
     def clientConnectionForTLS(
         self, tlsProtocol: TLSMemoryBIOProtocol
@@ -126,7 +160,7 @@ class ProvenPeer:
                 return True  # an authority, and trusted
             else:
                 problem = self._problem_with_name(cert)
-            if problem is None:
+            if problem is None or not self._verify:
                 return True
             refused = CertificateRefused(self._host, problem)
             tlsProtocol.failVerification(Failure(refused))
@@ -136,6 +170,8 @@ class ProvenPeer:
         return connection
 
     def _problem_with_name(self, cert: X509) -> str | None:
+        if self._identity is None:
+            return "no certificate can be for such a name"
         try:
             patterns = extract_patterns(cert)
             if not patterns:
@@ -171,6 +207,46 @@ def handshake_problem(reason: Failure) -> HandshakeFailed | None:
         if isinstance(entry, tuple) and len(entry) > 2 and entry[2]
     ]
     return HandshakeFailed(", ".join(words) or "the peer broke it off")
+
+
+def session_of(transport: Any) -> dict[str, Any]:
+    """
+    Tell what was agreed on, for people and reports: `version`, `cipher`, and the
+    peer's `subject`, `issuer`, `names` and `expires` (ISO 8601).
+    """
+    connection = transport.getHandle()
+    told: dict[str, Any] = {
+        "version": connection.get_protocol_version_name(),
+        "cipher": connection.get_cipher_name(),
+    }
+    presented = connection.get_peer_certificate()
+    if presented is not None:
+        # Without verification anything is let in, and some of it cannot be read.
+        with suppress(Exception):
+            certificate = presented.to_cryptography()
+            told |= {
+                "subject": certificate.subject.rfc4514_string(),
+                "issuer": certificate.issuer.rfc4514_string(),
+                "names": [],
+                "expires": certificate.not_valid_after_utc.isoformat(),
+            }
+            told["names"] = [_spell_pattern(p) for p in extract_patterns(presented)]
+    return told
+
+
+def trust_in(path: str) -> Any:
+    """
+    An `IOpenSSLTrustRoot` of the authorities in a PEM file or a directory.
+
+    Raises:
+        TrustMalformed: it cannot be read, or none is in it.
+    """
+    try:
+        return trustRootFromCertificates(authorities_in(path))
+    except OSError as error:
+        raise TrustMalformed(path, (error.strerror or str(error)).lower()) from error
+    except (ValueError, crypto.Error) as error:
+        raise TrustMalformed(path, "no PEM certificate is in it") from error
 
 
 def authorities_in(path: str) -> list[Certificate]:

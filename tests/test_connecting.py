@@ -77,6 +77,9 @@ class Noting(Observer):
     def connected(self, here: str, there: str) -> None:
         self.happened.append(("connected", (here, there)))
 
+    def secured(self, session: dict[str, Any]) -> None:
+        self.happened.append(("secured", session))
+
     def sent(self, data: bytes) -> None:
         self.happened.append(("sent", data))
 
@@ -207,6 +210,30 @@ class HostTests(SynchronousTestCase):
             error = self.failureResultOf(failed, NameNotResolved).value
             self.assertEqual(error.host, name)
 
+    def test_name_that_the_resolver_would_die_of(self) -> None:
+        """What getaddrinfo cannot spell is never asked for: nobody would answer."""
+        reactor = reactor_that_knows()
+        for name in ("a..b", "x" * 70, "\udcff", "fe80::1%nowhere"):
+            failed = connect(Host(reactor, name, 9999), Protocol)
+            self.failureResultOf(failed, NameNotResolved)
+        self.assertEqual(reactor.nameResolver.asked, [])
+
+    def test_name_with_underscore(self) -> None:
+        """A name that is none in the DNS may be one of the machine's."""
+        reactor = reactor_that_knows(my_service=[FOUR])
+        connecting = Host(reactor, "my_service", 9999).connect(Factory())
+        self.assertEqual([each[0] for each in reactor.tcpClients], [FOUR.host])
+        connecting.addErrback(lambda _: None)
+        connecting.cancel()
+
+    def test_name_beyond_ascii(self) -> None:
+        """A name beyond ASCII is resolved like any other."""
+        reactor = reactor_that_knows(**{"b\xfccher.example": [FOUR]})
+        connecting = Host(reactor, "b\xfccher.example", 9999).connect(Factory())
+        self.assertEqual([each[0] for each in reactor.tcpClients], [FOUR.host])
+        connecting.addErrback(lambda _: None)
+        connecting.cancel()
+
     def test_timeout(self) -> None:
         """An address that does not answer is given up after its time."""
         reactor = reactor_that_knows(example=[FOUR])
@@ -248,6 +275,83 @@ class HostTests(SynchronousTestCase):
         self.failureResultOf(connecting, CancelledError)
 
 
+class KnownAddressTests(SynchronousTestCase):
+    """Hosts whose addresses nobody is asked for."""
+
+    def setUp(self) -> None:
+        self.reactor: Any = MemoryReactorClock()
+        # A reactor that is asked for a resolver has none.
+        del self.reactor.nameResolver
+        self.observer = Noting()
+
+    def tried(self, host: str, **options: Any) -> list[str]:
+        """The addresses that are tried in turn, none of which answers."""
+        before = len(self.reactor.tcpClients)
+        endpoint = Host(self.reactor, host, 9999, observer=self.observer, **options)
+        connecting = endpoint.connect(Factory())
+        self.reactor.advance(1)
+        connecting.addErrback(lambda _: None)
+        connecting.cancel()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        tried = self.reactor.tcpClients[before:]
+        self.assertEqual({each[1] for each in tried} - {9999}, set())
+        return [each[0] for each in tried]
+
+    def test_literal(self) -> None:
+        """An address is connected to as it is, zone and all."""
+        for host in ("192.0.2.1", "::1", "2001:DB8::1", "fe80::1%eth0"):
+            self.assertEqual(self.tried(host), [host])
+            self.assertEqual(self.observer.happened.pop(), (host, [host]))
+
+    def test_literal_of_the_other_family(self) -> None:
+        """An address of the other family is none."""
+        for host, family in (("192.0.2.1", 4), ("::1", 6)):
+            self.assertEqual(self.tried(host, family=family), [host])
+            endpoint = Host(self.reactor, host, 9999, family=10 - family)
+            failed = connect(endpoint, Protocol)
+            error = self.failureResultOf(failed, NameNotResolved).value
+            self.assertEqual(error.host, host)
+
+    def test_given(self) -> None:
+        """Addresses that are given are tried, in turn, for the name."""
+        given = ["2001:db8::1", "192.0.2.1"]
+        self.assertEqual(self.tried("example", addresses=given), given)
+        self.assertEqual(self.observer.happened, [("example", given)])
+        self.assertEqual(self.tried("example", addresses=given, family=4), given[1:])
+        self.assertEqual(self.tried("example", addresses=given, family=6), given[:1])
+
+    def test_given_for_a_literal(self) -> None:
+        """They take the place of an address as well."""
+        self.assertEqual(self.tried("192.0.2.1", addresses=["::1"]), ["::1"])
+
+    def test_none_given(self) -> None:
+        """No address at all is a name that has none."""
+        failed = connect(Host(self.reactor, "example", 9999, addresses=[]), Protocol)
+        self.failureResultOf(failed, NameNotResolved)
+        self.assertEqual(self.reactor.tcpClients, [])
+
+    def test_looks_like_an_address(self) -> None:
+        """What only looks like an address is a name, which a resolver knows."""
+        for host in ("192.0.2", "192.0.2.1.example", "1"):
+            reactor = reactor_that_knows(**{host: [FOUR]})
+            connecting = Host(reactor, host, 9999).connect(Factory())
+            self.assertEqual([each[0] for each in reactor.tcpClients], [FOUR.host])
+            self.assertEqual(reactor.nameResolver.asked[0][0], host)
+            connecting.addErrback(lambda _: None)
+            connecting.cancel()
+
+    def test_where(self) -> None:
+        """Errors name the host that was meant."""
+        failed = connect(
+            Host(self.reactor, "example", 9999, addresses=["192.0.2.1"]), Protocol
+        )
+        factory = self.reactor.tcpClients[0][2]
+        factory.clientConnectionFailed(None, Failure(RefusedError(errno.ECONNREFUSED)))
+        self.reactor.advance(1)
+        error = self.failureResultOf(failed, NotConnected).value
+        self.assertEqual(error.where, "example:9999")
+
+
 class FirstAddressTests(SynchronousTestCase):
     """Names for UDP."""
 
@@ -264,6 +368,25 @@ class FirstAddressTests(SynchronousTestCase):
         """A name without an address is named in the error."""
         found = first_address(reactor_that_knows(), "example", 9999)
         self.failureResultOf(found, NameNotResolved)
+
+    def test_literal(self) -> None:
+        """An address is taken as it is, with the scope that IPv6 may need."""
+        reactor = reactor_that_knows()
+        for literal in ("192.0.2.1", "2001:db8::1", "fe80::1%lo"):
+            found = first_address(reactor, literal, 9999)
+            self.assertEqual(self.successResultOf(found).host, literal)
+        found = first_address(reactor, "192.0.2.1", 9999, family=6)
+        self.failureResultOf(found, NameNotResolved)
+        self.assertEqual(reactor.nameResolver.asked, [])
+
+    def test_no_name_at_all(self) -> None:
+        """What cannot be a name is not asked for: the resolver would never answer."""
+        reactor = reactor_that_knows()
+        reactor.nameResolver.slow = True
+        for name in ("a..b", "x" * 70, "\udcff", "fe80::1%nowhere", "::1%\udcff"):
+            found = first_address(reactor, name, 9999)
+            error = self.failureResultOf(found, NameNotResolved).value
+            self.assertEqual(error.host, name)
 
     def test_observer(self) -> None:
         """An observer is told all addresses."""
@@ -401,6 +524,7 @@ class ClientStreamTests(SynchronousTestCase):
         observer = Observer()
         observer.resolved("example", [])
         observer.connected("here", "there")
+        observer.secured({})
         observer.sent(b"")
         observer.received(b"")
         observer.closed("")
@@ -490,13 +614,34 @@ class ClientStreamTests(SynchronousTestCase):
         ended = self.end(error)
         self.assertIsInstance(ended, HandshakeFailed)
         self.assertIn("no shared cipher", str(ended))
-        self.setUp()
+        self.client, self.transport = Lazy(), MemoryTransport()
         directlyProvides(self.transport, INegotiated)
         self.client.makeConnection(self.transport)
         self.client.handshakeCompleted()
         ended = self.end(error)
         self.assertIsInstance(ended, ConnectionWasReset)
         self.assertIn("no shared cipher", str(ended))
+
+    def test_secured(self) -> None:
+        """When TLS is agreed on, an observer is told what was."""
+        from OpenSSL import SSL
+
+        transport: Any = self.transport
+        transport.getHandle = lambda: SSL.Connection(SSL.Context(SSL.TLS_METHOD))
+        directlyProvides(transport, INegotiated)
+        self.client.makeConnection(transport)
+        self.assertNotIn("secured", dict(self.observer.happened))
+        self.client.handshakeCompleted()
+        session: Any = dict(self.observer.happened)["secured"]
+        self.assertEqual(set(session), {"version", "cipher"})
+
+    def test_secured_without_an_observer(self) -> None:
+        """Without one, nothing is looked up."""
+        client, transport = Lazy(), MemoryTransport()
+        directlyProvides(transport, INegotiated)
+        client.makeConnection(transport)
+        client.handshakeCompleted()
+        lose(client)
 
     def test_reset_taken_for_an_end(self) -> None:
         """An end of file with an error on the socket is a reset, not an end."""

@@ -4,7 +4,10 @@ Hello and echo over UDP: the services, and hello's client.
 
 from __future__ import annotations
 
+import errno
 import socket
+from ipaddress import IPv6Address
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -258,6 +261,19 @@ class OwnPlacesTests(SynchronousTestCase):
             raise SkipTest("no IPv6 here")
         self.assertTrue(own.has("::1", 9999))
         self.assertFalse(own.has("2001:db8::1", 9999))
+
+    def test_bound_everywhere_out_of_files(self) -> None:
+        """Where nobody can tell whose address it is, there is no answer: no loop."""
+
+        def no_socket(*_: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        service = EchoDatagramProtocol()
+        udp = bind(service, "0.0.0.0")
+        self.patch(socket, "socket", no_socket)
+        service.datagramReceived(b"hello", ("192.0.2.1", 9999))
+        self.assertEqual(udp.written, [])
+        self.assertEqual(service.dropped, {"own": 1})
 
     def test_mapped(self) -> None:
         """An IPv4 address that an IPv6 socket shows is that IPv4 address."""
@@ -634,6 +650,16 @@ class DatagramClientTests(SynchronousTestCase):
             self.failureResultOf(failed, NotConnected)
 
 
+def link_local() -> str:
+    """An address of this machine that means nothing without its interface."""
+    known = Path("/proc/net/if_inet6")
+    for line in known.read_text().splitlines() if known.exists() else []:
+        digits, *_, interface = line.split()
+        if digits.startswith("fe80"):
+            return f"{IPv6Address(int(digits, 16))}%{interface}"
+    raise SkipTest("no link-local address here")
+
+
 class ConnectDatagramTests(TestCase):
     """Client and service, over sockets."""
 
@@ -715,6 +741,19 @@ class ConnectDatagramTests(TestCase):
             connect_datagram_hello(reactor, "127.0.0.1", 9999, family=6),
             NameNotResolved,
         )
+
+    async def test_scope(self) -> None:
+        """A link-local address is reached on the interface that is said with it."""
+        from twisted.internet import reactor
+
+        host = link_local()
+        udp: Any = reactor.listenUDP(  # type: ignore[attr-defined]
+            0, HelloDatagramProtocol(log="none"), interface="::"
+        )
+        self.addCleanup(udp.stopListening)
+        client = await connect_datagram_hello(reactor, host, udp.getHost().port)
+        self.addCleanup(client.close)
+        self.assertEqual(await client.greet("Eva"), b"Hello, Eva!")
 
     async def test_ipv6(self) -> None:
         """IPv6 works alike."""

@@ -254,6 +254,18 @@ class EchoClientTests(SynchronousTestCase):
         lose(client)
         self.assertIsNone(self.successResultOf(closed))
 
+    def test_nothing_piles_up(self) -> None:
+        """Bytes that nobody asked for are dropped, and no answer to what is asked."""
+        self.client.dataReceived(b"x" * 65_536)
+        self.assertEqual(len(self.client._came), 0)
+        first = self.client.echo(b"12")
+        self.client.dataReceived(b"12" + b"x" * 65_536)
+        self.assertEqual(len(self.client._came), 0)
+        second = self.client.echo(b"34")
+        self.client.dataReceived(b"34")
+        self.assertEqual(self.successResultOf(first), b"12")
+        self.assertEqual(self.successResultOf(second), b"34")
+
     def test_bytes_beyond_what_was_asked(self) -> None:
         """Bytes that nobody asked for harm nobody."""
         self.client.dataReceived(b"?")

@@ -831,6 +831,25 @@ class HelloClientTests(SynchronousTestCase):
         self.client.dataReceived(b"Hello, Eva!")
         self.assertEqual(self.successResultOf(answer), b"Hello, Eva!")
 
+    def test_cancelling_the_greeting_and_closing(self) -> None:
+        """A greeting that was given up is not owed when the server closes."""
+        self.connect("line")
+        greeting = self.client.greeting()
+        greeting.cancel()
+        self.failureResultOf(greeting, CancelledError)
+        closed = self.client.close()
+        lose(self.client)
+        self.assertIsNone(self.successResultOf(closed))
+
+    def test_cancelling_a_greeting_in_answer_to_another(self) -> None:
+        """What a greeting sets off may give up its twin."""
+        self.connect()
+        first, twin = self.client.greeting(), self.client.greeting()
+        first.addCallback(lambda _: twin.cancel())
+        self.client.dataReceived(b"Welcome!")
+        self.assertIsNone(self.successResultOf(first))
+        self.failureResultOf(twin, CancelledError)
+
     def test_cancelling_the_greeting_and_losing(self) -> None:
         """A greeting that was given up does not disturb the end."""
         self.connect()

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trustme
 from hypothesis import assume, example, given, strategies as st
@@ -30,7 +30,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -355,6 +355,61 @@ class StreamPlaceTests(FilesTestCase):
             self.assertNotIn("\n", str(error))
 
 
+class Hearing(Protocol):
+    """Keeps what it hears."""
+
+    heard = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+
+
+class BehindProxyTests(SynchronousTestCase):
+    """Connections of `haproxy:`, which begin with a header."""
+
+    def connect(self) -> tuple[Any, StringTransport, Any]:
+        """Listen behind a proxy, and be connected to."""
+        reactor = MemoryReactorClock()
+        place = stream_place(reactor, "hello", "haproxy:tcp:1", backlog=5)
+        self.successResultOf(place.listen(Factory.forProtocol(Hearing)))
+        address = IPv4Address("TCP", "127.0.0.1", 1)
+        proxied: Any = reactor.tcpServers[0][1].buildProtocol(address)
+        transport = StringTransport()
+        proxied.makeConnection(transport)
+        return proxied, transport, proxied.wrappedProtocol
+
+    def test_header(self) -> None:
+        """The peer is who the header says, and what follows is the peer's."""
+        proxied, _, inner = self.connect()
+        proxied.dataReceived(b"PROXY TCP4 1.2.3.4 5.6.7.8 11 22\r\nhello")
+        self.assertEqual(inner.transport.getPeer(), IPv4Address("TCP", "1.2.3.4", 11))
+        self.assertEqual(inner.heard, b"hello")
+
+    def test_broken_header(self) -> None:
+        """What is no header closes the connection, and nothing is raised."""
+        for header in (
+            b"PROXY TCP4 1.2.3.4 5.6.7.8 xx yy\r\n",
+            b"PROXY TCP4 \xff 5.6.7.8 11 22\r\n",
+            b"PROXY TCP5 1.2.3.4 5.6.7.8 11 22\r\n",
+            b"GET / HTTP/1.1\r\n\r\n",
+        ):
+            proxied, transport, inner = self.connect()
+            proxied.dataReceived(header + b"hello")
+            self.assertTrue(transport.disconnecting)
+            self.assertEqual(inner.heard, b"")
+
+    def test_bugs_of_others(self) -> None:
+        """What a protocol behind the header raises is not taken for the header's."""
+        proxied, _, inner = self.connect()
+
+        def fail(data: bytes) -> None:
+            raise ValueError(data)
+
+        inner.dataReceived = fail
+        with self.assertRaises(ValueError):
+            proxied.dataReceived(b"PROXY UNKNOWN \r\nhello")
+
+
 class ListeningProblemTests(SynchronousTestCase):
     def test_what_to_do(self) -> None:
         """What the system says comes with what can be done about it."""
@@ -371,6 +426,19 @@ class ListeningProblemTests(SynchronousTestCase):
             self.assertIn(
                 words, listening_problem(CannotListenError("::1", 1, problem))
             )
+
+    def test_path(self) -> None:
+        """Of a unix socket it is the folder that does not permit it."""
+        for number in (errno.EACCES, errno.EPERM):
+            problem = OSError(number, os.strerror(number))
+            for error in (
+                CannotListenError(None, b"/run/a.sock", problem),
+                CannotListenError(None, "/run/a.sock", problem),
+                PermissionError(number, "", "1", None, "/run/a.sock.lock"),
+            ):
+                said = listening_problem(error)
+                self.assertIn("the socket's folder", said)
+                self.assertNotIn("1024", said)
 
     def test_other_errors(self) -> None:
         """What has no number is said in its own words, in one line."""
@@ -483,6 +551,7 @@ class HostPortTests(SynchronousTestCase):
             "h:\uff11": "'\uff11' is no port number",
             "[nope]:1": "'nope' is no IPv6 address",
             "[127.0.0.1]:1": "'127.0.0.1' is no IPv6 address",
+            "[::1%\udcff]:1": r"'::1%\udcff' is no IPv6 address",
         }.items():
             with self.assertRaises(AddressMalformed) as caught:
                 host_port(address)

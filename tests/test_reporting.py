@@ -43,6 +43,17 @@ class DescribeAddressTests(SynchronousTestCase):
         spelled = describe_address(UNIXAddress("/tmp/\x1b[2J\n"))
         self.assertTrue(spelled.isprintable(), spelled)
 
+    def test_escapes_hosts(self) -> None:
+        """A host that somebody made up is no way to forge a line."""
+        for host, expected in (
+            ("evil\x1b[31m", r"evil\x1b[31m:1"),
+            ("a\n12.00 b\r", r"a\n12.00 b\r:1"),
+            ("a\t\u202eb\u2028", r"a\t\u202eb\u2028:1"),
+            ("b\xfccher", "b\xfccher:1"),
+        ):
+            spelled = describe_address(IPv4Address("TCP", host, 1))
+            self.assertEqual(spelled, expected)
+
     def test_any_other(self) -> None:
         """What is none of Twisted's addresses is spelled as it spells itself."""
         address = HostnameAddress(b"localhost", 1)

@@ -24,7 +24,7 @@ from sockproto.errors import PlaceError
 from sockproto.hello import connect_hello
 from sockproto.service import SockprotoService, make_service
 from sockproto.settings import Settings
-from tests.contracts import LogLines, join, serve_tcp, turns_until
+from tests.contracts import LogLines, directory, join, serve_tcp, turns_until
 
 FREE = "tcp:0:interface=127.0.0.1"
 FREE_UDP = "udp:0:interface=127.0.0.1"
@@ -295,6 +295,19 @@ class StartingTests(ServiceCase):
         service = self.start_late(late, other)
         late.listening.errback(CannotListenError("", 1, OSError(98, "in use")))
         self.assertEqual([error.place for error in service.failures], ["late:0"])
+
+    async def test_stopping_after_a_failed_start(self) -> None:
+        """Who stops it then waits for the places that were open: no file is left."""
+        taken: Any = await serve_tcp(self, Factory.forProtocol(Protocol))
+        path = directory(self) / "hello.sock"
+        service = self.make(
+            hello=f"unix:{path}:lockfile=0",
+            echo=f"tcp:{taken.getHost().port}:interface=127.0.0.1",
+        )
+        with self.assertRaises(PlaceError):
+            service.startService()
+        await service.stopService()
+        self.assertFalse(path.exists())
 
     async def test_stopping_while_it_takes_its_time(self) -> None:
         """Who stops before all is open has not failed."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from sockproto.errors import PlaceError
@@ -23,7 +24,7 @@ from sockproto.hello import connect_hello
 from sockproto.options import Options
 from sockproto.tap import _unless_said, makeService
 from tests import TWISTD_USAGE_STATUS
-from tests.contracts import LogLines, directory, serve_tcp
+from tests.contracts import LogLines, directory, serve_tcp, turns_until
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -72,6 +73,9 @@ class DaemonServiceTests(TestCase):
         self.hooked.append(error)
 
     async def make_taken(self) -> Any:
+        from twisted.internet import reactor
+
+        await deferLater(reactor, 0)  # trial's reactor runs from here on
         taken: Any = await serve_tcp(self, Factory.forProtocol(Protocol))
         place = f"tcp:{taken.getHost().port}:interface=127.0.0.1"
         return makeService(options(f"--echo={place}"))
@@ -254,7 +258,8 @@ class StartTests(TestCase):
         log = (self.directory / "log").read_text()
         self.assertEqual(log.count("it is in use"), 1, log)
         self.assertNotIn("Traceback", log)
-        self.assertFalse((self.directory / "pid").exists())
+        # The command ends a moment before the daemon has removed it.
+        await turns_until(lambda: not (self.directory / "pid").exists())
 
     async def test_place_that_cannot_be_understood(self) -> None:
         """So is a place that is none, also for a daemon."""

@@ -24,9 +24,22 @@ from twisted.internet.ssl import (
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from sockproto.connecting import Observer
 from sockproto.echo import EchoClient, EchoFactory, connect_echo
-from sockproto.errors import CertificateRefused, ConnectionWasReset, HandshakeFailed
-from sockproto.tls import ProvenPeer, authorities_in, handshake_problem, secured
+from sockproto.errors import (
+    CertificateRefused,
+    ConnectionWasReset,
+    HandshakeFailed,
+    TrustMalformed,
+)
+from sockproto.tls import (
+    ProvenPeer,
+    authorities_in,
+    handshake_problem,
+    secured,
+    session_of,
+    trust_in,
+)
 from tests.contracts import (
     directory,
     forgive_twisted_certificates,
@@ -100,8 +113,24 @@ class Server(Protocol):
         server.left += 1
 
 
-class ProofTests(TestCase):
-    """A client and Twisted's own TLS server, with all kinds of certificates."""
+class Noting(Observer):
+    """Keeps what TLS agreed on, and what had been received until then."""
+
+    def __init__(self) -> None:
+        self.sessions: list[dict[str, Any]] = []
+        self.came = b""
+        self.came_before = b""
+
+    def secured(self, session: dict[str, Any]) -> None:
+        self.sessions.append(session)
+        self.came_before = self.came
+
+    def received(self, data: bytes) -> None:
+        self.came += data
+
+
+class TLSTests(TestCase):
+    """What the tests over TLS share."""
 
     timeout = 30
 
@@ -130,12 +159,22 @@ class ProofTests(TestCase):
         self.port: Any = await endpoint.listen(self.server)
         self.addCleanup(self.port.stopListening)
 
-    async def connect(self, host: str = "localhost", **arguments: Any) -> EchoClient:
+    async def connect(
+        self,
+        host: str = "localhost",
+        *,
+        observer: Observer | None = None,
+        **arguments: Any,
+    ) -> EchoClient:
         from twisted.internet import reactor
 
         there = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
         arguments = {"trust_root": self.root, **arguments}
-        return await connect_echo(secured(there, host, **arguments))
+        return await connect_echo(secured(there, host, **arguments), observer=observer)
+
+
+class ProofTests(TLSTests):
+    """A client and Twisted's own TLS server, with all kinds of certificates."""
 
     async def taken(self, certificate: Any, host: str = "localhost") -> None:
         """Check that the peer is talked to."""
@@ -325,6 +364,129 @@ class ProofTests(TestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
 
+class UnprovenTests(TLSTests):
+    """Who is let in when that was asked for, and what is told of a session."""
+
+    async def told(
+        self, certificate: Any, host: str = "localhost", **arguments: Any
+    ) -> dict[str, Any]:
+        """Talk to a peer; return what an observer is told of TLS."""
+        await self.listen(certificate)
+        noting = Noting()
+        client = await self.connect(host, observer=noting, **arguments)
+        self.assertEqual(await client.echo(b"hello"), b"hello")
+        (session,) = noting.sessions
+        self.assertEqual(noting.came_before, b"")
+        self.assertEqual(session_of(client.transport), session)
+        await client.close()
+        await turns_until(lambda: self.server.left)
+        await self.port.stopListening()
+        return session
+
+    async def test_whoever_answers(self) -> None:
+        """With `verify=False`, no certificate is too bad."""
+        issue = self.authority.issue_cert
+        for certificate in (
+            own(issue("example.com")),
+            own(issue("localhost", not_before=LONG_AGO, not_after=NOT_SO_LONG_AGO)),
+            own(trustme.CA().issue_cert("localhost")),
+            own(issue("*.localhost")),
+            hand_made(self.authority, None),
+            hand_made(self.authority, [x509.DNSName("*")]),
+        ):
+            for host in ("localhost", "127.0.0.1"):
+                session = await self.told(certificate, host, verify=False)
+                self.assertIn("TLSv1.", session["version"])
+            await self.told(certificate, verify=False, trust_root=None)
+
+    async def test_session(self) -> None:
+        """An observer is told version, cipher, and of the certificate what matters."""
+        leaf = self.authority.issue_cert(
+            "localhost", "127.0.0.1", not_after=FAR_OFF, common_name="me"
+        )
+        session = await self.told(own(leaf))
+        self.assertRegex(session.pop("version"), r"\ATLSv1\.[23]\Z")
+        self.assertRegex(session.pop("cipher"), r"\A[A-Z0-9_-]+\Z")
+        self.assertRegex(session.pop("subject"), r"CN=me")
+        self.assertIn("trustme", session.pop("issuer"))
+        self.assertEqual(sorted(session.pop("names")), ["127.0.0.1", "localhost"])
+        self.assertEqual(session.pop("expires"), FAR_OFF.isoformat())
+        self.assertEqual(session, {})
+
+    async def test_session_without_names(self) -> None:
+        """A certificate without a subjectAltName has no names."""
+        session = await self.told(hand_made(self.authority, None), verify=False)
+        self.assertEqual(session["names"], [])
+        self.assertEqual(session["expires"], FAR_OFF.isoformat())
+
+    async def test_names_are_spelled(self) -> None:
+        """What the peer calls itself does not move the cursor."""
+        certificate = hand_made(self.authority, [x509.DNSName("\x1b[2J.example.com")])
+        session = await self.told(certificate, verify=False)
+        self.assertNotIn("\x1b", "".join(session["names"]))
+
+    async def test_names_that_cannot_be_read(self) -> None:
+        """Nor is it an end if they cannot be read."""
+        certificate = hand_made(self.authority, [x509.DNSName("a.*.b.*")])
+        session = await self.told(certificate, verify=False)
+        self.assertIsInstance(session["names"], list)
+
+    async def test_refused(self) -> None:
+        """Of a peer that is refused, no session is told."""
+        await self.listen(own(self.authority.issue_cert("example.com")))
+        noting = Noting()
+        client = await self.connect(observer=noting)
+        await self.assertFailure(client.echo(b"secret"), CertificateRefused)
+        self.assertEqual(noting.sessions, [])
+        await turns_until(lambda: self.server.left)
+        self.assertEqual(self.server.heard, [])
+
+    async def test_old_version(self) -> None:
+        """TLS 1.2 is asked for all the same."""
+        from twisted.internet.ssl import CertificateOptions, TLSVersion
+
+        leaf = own(self.authority.issue_cert("localhost"))
+        await self.listen(
+            CertificateOptions(
+                privateKey=leaf.privateKey.original,
+                certificate=leaf.original,
+                insecurelyLowerMinimumTo=TLSVersion.TLSv1_0,
+                lowerMaximumSecurityTo=TLSVersion.TLSv1_1,
+            )
+        )
+        client = await self.connect(verify=False)
+        await self.assertFailure(client.echo(b"hello"), HandshakeFailed)
+        await turns_until(lambda: self.server.left)
+        self.flushWarnings()  # Twisted's, of the old version
+
+    async def test_trust_in(self) -> None:
+        """Authorities of a file are trusted, and no other."""
+        place = directory(self) / "ca.pem"
+        place.write_bytes(self.authority.cert_pem.bytes())
+        for root in (trust_in(str(place)), trust_in(str(place.parent))):
+            await self.told(
+                own(self.authority.issue_cert("localhost")), trust_root=root
+            )
+        await self.listen(own(trustme.CA().issue_cert("localhost")))
+        client = await self.connect(trust_root=trust_in(str(place)))
+        await self.assertFailure(client.echo(b"secret"), CertificateRefused)
+        await turns_until(lambda: self.server.left)
+
+
+class SessionTests(SynchronousTestCase):
+    """What is told of a session that has no certificate."""
+
+    def test_none(self) -> None:
+        """Without a certificate there is nothing of it."""
+        connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+
+        class Transport:
+            def getHandle(self) -> SSL.Connection:
+                return connection
+
+        self.assertEqual(set(session_of(Transport())), {"version", "cipher"})
+
+
 class ProvenPeerTests(SynchronousTestCase):
     """What is asked of the server."""
 
@@ -356,6 +518,17 @@ class ProvenPeerTests(SynchronousTestCase):
         self.assertEqual(self.server_name("café.example"), b"xn--caf-dma.example")
         self.assertIn(self.server_name("127.0.0.1"), (None, b""))
         self.assertIn(self.server_name("::1"), (None, b""))
+        self.assertIn(self.server_name("2130706433"), (None, b""))
+
+    def test_no_name(self) -> None:
+        """No certificate is for what can be no name, as a number."""
+        authority = trustme.CA()
+        pem = authority.issue_cert("example.com").cert_chain_pems[0].bytes()
+        certificate = Certificate.loadPEM(pem).original
+        self.assertEqual(
+            ProvenPeer("2130706433")._problem_with_name(certificate),
+            "no certificate can be for such a name",
+        )
 
 
 class HandshakeProblemTests(SynchronousTestCase):
@@ -413,3 +586,22 @@ class AuthoritiesTests(SynchronousTestCase):
         """A file that is not there is an error of the system's."""
         with self.assertRaises(OSError):
             authorities_in(str(self.directory / "missing"))
+
+    def test_trust(self) -> None:
+        """A place of authorities that cannot be used says why, in words."""
+        (self.directory / "empty.pem").write_bytes(b"")
+        (self.directory / "broken.pem").write_bytes(
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+        )
+        for name, problem in (
+            ("missing.pem", "no such file or directory"),
+            ("empty.pem", "no PEM certificate is in it"),
+            ("broken.pem", "no PEM certificate is in it"),
+        ):
+            path = str(self.directory / name)
+            error = self.assertRaises(TrustMalformed, trust_in, path)
+            self.assertEqual((error.path, error.problem), (path, problem))
+            self.assertEqual(error.exit_status, 77)
+        empty = self.directory / "folder"
+        empty.mkdir()
+        self.assertRaises(TrustMalformed, trust_in, str(empty))

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
+from sockproto.cli.standard_files import reserve_standard_files, say
 from sockproto.version import __version__
 
 __all__ = ["main"]
@@ -226,6 +227,7 @@ def main() -> NoReturn:
     """
     Run the command that the arguments name, and exit.
     """
+    reserve_standard_files()
     try:
         # Not `main()` of click's: it makes a broken pipe status 1.
         with _sockproto.make_context("sockproto", sys.argv[1:]) as root:
@@ -238,7 +240,7 @@ def main() -> NoReturn:
         context = getattr(error, "ctx", None)
         command = context.info_name if context and context.parent else None
         prefix = f"sockproto: {command}" if command else "sockproto"
-        print(f"{prefix}: {error.format_message()} ({USAGE})", file=sys.stderr)
+        say(f"{prefix}: {error.format_message()} ({USAGE})")
         sys.exit(USAGE)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
@@ -251,8 +253,5 @@ def main() -> NoReturn:
 
 
 def _cannot_write(words: str) -> NoReturn:
-    print(
-        f"sockproto: cannot write to standard output: {words} ({CANNOT_WRITE})",
-        file=sys.stderr,
-    )
+    say(f"sockproto: cannot write to standard output: {words} ({CANNOT_WRITE})")
     sys.exit(CANNOT_WRITE)

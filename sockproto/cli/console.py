@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import codecs
 import os
+import select
 import sys
 from contextlib import suppress
 from typing import Any
 
+from sockproto.cli.standard_files import say
 from sockproto.connecting import Observer
 from sockproto.errors import CannotWrite
 from sockproto.spelling import spell, spell_for_terminal
@@ -32,6 +34,7 @@ READ_SIZE = 65_536
 
 _terminal: list[Any] = []
 _prompting = False
+_piped = bytearray()
 
 
 def remember_terminal() -> None:
@@ -82,7 +85,10 @@ class Output:
             data = _escaped(text.removesuffix("\r"))
         try:
             while data:
-                data = data[os.write(self._descriptor, data) :]
+                try:
+                    data = data[os.write(self._descriptor, data) :]
+                except BlockingIOError:  # somebody who shares it has made it so
+                    select.select([], [self._descriptor], [])
         except OSError as error:
             words = (error.strerror or str(error)).lower()
             raise CannotWrite("standard output", words) from error
@@ -108,7 +114,24 @@ def read_input() -> bytes:
     """
     Read what standard input has, at most 64 KiB; empty at its end. It blocks.
     """
-    return os.read(_STDIN, READ_SIZE)
+    while True:
+        try:
+            return os.read(_STDIN, READ_SIZE)
+        except BlockingIOError:  # somebody who shares it has made it so
+            select.select([_STDIN], [], [])
+
+
+def _read_piped_line() -> bytes:
+    """A line with its end, or what is left of the input."""
+    while not (end := _piped.find(b"\n") + 1):
+        data = read_input()
+        if not data:
+            end = len(_piped)
+            break
+        _piped.extend(data)
+    line = bytes(_piped[:end])
+    del _piped[:end]
+    return line
 
 
 def read_line(prompt: str) -> bytes | None:
@@ -118,9 +141,7 @@ def read_line(prompt: str) -> bytes | None:
     On a terminal there is a prompt, with line editing and a history.
     """
     if not stdin_is_terminal():
-        if sys.stdin is None:  # it was closed
-            return None
-        line = sys.stdin.buffer.readline()
+        line = _read_piped_line()
         return line.removesuffix(b"\n").removesuffix(b"\r") if line else None
     global _prompting  # noqa: PLW0603 - there is one terminal
     _prompting = True
@@ -130,10 +151,10 @@ def read_line(prompt: str) -> bytes | None:
                 import readline  # noqa: F401 - input() edits lines by it
             return input(prompt).encode("utf-8", "surrogateescape")
         # What was asked for goes to standard output, a prompt does not.
-        print(prompt, end="", file=sys.stderr, flush=True)
+        say(prompt, end="")
         return input().encode("utf-8", "surrogateescape")
     except EOFError:
-        print(file=sys.stderr)
+        say("")
         return None
     finally:
         _prompting = False
@@ -142,7 +163,7 @@ def read_line(prompt: str) -> bytes | None:
 def leave_prompt() -> None:
     """Go to a new line, should somebody else speak while a prompt waits."""
     if _prompting and sys.stderr is not None and sys.stderr.isatty():
-        print(file=sys.stderr)
+        say("")
 
 
 class Narrator(Observer):
@@ -166,4 +187,4 @@ class Narrator(Observer):
         self._say("*", f"closed: {why}")
 
     def _say(self, sign: str, what: str) -> None:
-        print(sign, spell_for_terminal(what), file=sys.stderr, flush=True)
+        say(f"{sign} {spell_for_terminal(what)}")

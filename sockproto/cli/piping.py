@@ -188,6 +188,7 @@ class Pipe(ClientStream):
         self.abort(TimedOut("the peer's next byte", self._timeout))
 
     def _peer_ended(self) -> None:
+        self._stop_silence()  # nothing more is to come
         if not self._input_read and not stdin_is_terminal():
             if not self._echoes:
                 return  # it may still listen: the rest of the input is for it
@@ -203,10 +204,13 @@ class Pipe(ClientStream):
             return None
         return PeerLeftOwing(f"{owed} bytes") if self.bytes_received else NothingCame()
 
-    def connectionLost(self, *reason: Any) -> None:
+    def _stop_silence(self) -> None:
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
+
+    def connectionLost(self, *reason: Any) -> None:
+        self._stop_silence()
         super().connectionLost(*reason)
         self._write_next()
 
@@ -315,7 +319,7 @@ def _where(host: str, port: str) -> tuple[str, int]:
     if not port.isdigit():
         try:
             number = socket.getservbyname(port, "tcp")
-        except OSError:
+        except (OSError, UnicodeError):
             number = SERVICES.get(port.lower(), 0)
         if not number:
             raise AddressMalformed(

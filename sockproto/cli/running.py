@@ -20,6 +20,7 @@ from sockproto.cli.console import (
     remember_terminal,
     restore_terminal,
 )
+from sockproto.cli.standard_files import say
 from sockproto.errors import SockprotoError
 from sockproto.spelling import spell_for_terminal
 
@@ -49,7 +50,7 @@ def complain(command: str, what: object, status: int) -> None:
     """
     leave_prompt()
     text = " ".join(spell_for_terminal(str(what)).split("\n"))
-    print(f"sockproto: {command}: {text} ({status})", file=sys.stderr, flush=True)
+    say(f"sockproto: {command}: {text} ({status})")
 
 
 def run(
@@ -63,7 +64,6 @@ def run(
         main: given the reactor and standard output; what it returns is the
             exit status. A `SockprotoError` that it raises has one too.
     """
-    _reserve_standard_files()
     remember_terminal()
 
     from twisted.internet import reactor as installed
@@ -76,7 +76,7 @@ def run(
         if isinstance(error, SockprotoError):
             complain(command, error, error.exit_status)
             return error.exit_status
-        traceback.print_exception(error)  # a bug of ours
+        say("".join(traceback.format_exception(error)), end="")  # a bug of ours
         return 1
 
     def start() -> None:
@@ -88,7 +88,7 @@ def run(
         running = Deferred.fromCoroutine(main(reactor, Output()))
         running.addErrback(failed)
         running.addCallback(lambda status: outcome.append(status or 0))
-        running.addCallback(lambda _: reactor.stop())
+        running.addBoth(lambda _: reactor.stop())
 
     reactor.callWhenRunning(start)
     reactor.run(installSignalHandlers=False)
@@ -97,37 +97,22 @@ def run(
 
 
 def _interrupted(command: str, number: int) -> None:
-    restore_terminal()
-    said = [words for callback in _at_interrupt if (words := callback())]
-    word = "interrupted" if number == signal.SIGINT else "terminated"
-    complain(command, "; ".join([word, *said]), 128 + number)
-    os._exit(128 + number)
+    try:
+        restore_terminal()
+        said = [words for callback in _at_interrupt if (words := callback())]
+        word = "interrupted" if number == signal.SIGINT else "terminated"
+        complain(command, "; ".join([word, *said]), 128 + number)
+    finally:
+        os._exit(128 + number)
 
 
 def leave(status: int) -> NoReturn:
     """
     Exit, and wait for no thread: one may read a terminal for ever.
     """
-    if sys.stderr is not None:
-        sys.stderr.flush()
     if any(thread.daemon for thread in threading.enumerate()):
         os._exit(status)
     sys.exit(status)
-
-
-def _reserve_standard_files() -> None:
-    """
-    Keep a socket from becoming standard output because that was closed.
-
-    A closed one is opened for reading, so that writing to it still fails.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDONLY)
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - till the end
 
 
 def in_daemon_thread(

@@ -36,6 +36,19 @@ class _ServeOptions(Options):
     synopsis = "Usage: sockproto serve [options]"
 
 
+class _TerminalService(SockprotoService):
+    """
+    Says what a place is short of in one line, and ends the command.
+    """
+
+    exit_status = 0
+
+    def place_failed(self, error: PlaceError) -> None:
+        complain("serve", error, error.exit_status)
+        self.exit_status = error.exit_status
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+
 def serve(arguments: tuple[str, ...]) -> NoReturn:
     """
     Run `sockproto serve`: until a signal, which drains; then exit 0.
@@ -51,16 +64,20 @@ def serve(arguments: tuple[str, ...]) -> NoReturn:
 
     _log_to_stderr()
     try:
-        service = SockprotoService(options.settings, reactor)
-        service.privilegedStartService()
-        service.startService()
+        service = _TerminalService(options.settings, reactor)
     except PlaceError as error:
         complain("serve", error, error.exit_status)
         sys.exit(error.exit_status)
+    try:
+        service.privilegedStartService()
+        service.startService()
+    except PlaceError as error:
+        # The reactor has to run all the same, for the other places to be closed.
+        service.place_failed(error)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.callWhenRunning(_stop_on_signals, reactor)
     reactor.run()
-    sys.exit(0)
+    sys.exit(service.exit_status)
 
 
 def _stop_on_signals(reactor: Any) -> None:

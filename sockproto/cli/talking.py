@@ -20,6 +20,7 @@ from sockproto.connecting import within
 from sockproto.datagram import connect_datagram_hello
 from sockproto.errors import (
     AddressMalformed,
+    CannotRead,
     ConnectionWasReset,
     MisuseError,
     NameNotSendable,
@@ -32,6 +33,8 @@ from sockproto.wire.hello import EXIT, problem_with_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from twisted.python.failure import Failure
 
 __all__ = ["hello", "udp"]
 
@@ -58,8 +61,10 @@ async def _names(
         gone.addCallback(left)
     while True:
         awaited = [_typed(reactor)]
-        line = await awaited[0]
-        awaited = []
+        try:
+            line = await awaited[0]
+        finally:
+            awaited = []
         if line is None:
             return
         if line:
@@ -74,8 +79,22 @@ def _typed(reactor: Any) -> Deferred[bytes | None]:
         if not line.called:
             line.callback(result)
 
-    in_daemon_thread(reactor, read_line, "name>").addBoth(came)
+    reading = in_daemon_thread(reactor, read_line, "name>")
+    reading.addErrback(_cannot_read).addBoth(came)
     return line
+
+
+def _cannot_read(failure: Failure) -> None:
+    failure.trap(OSError)
+    raise CannotRead("standard input", str(failure.value)) from failure.value
+
+
+def _check(names: tuple[str, ...], how: Framing) -> None:
+    """Before anything is said: half a conversation helps nobody."""
+    for name in map(os.fsencode, names):
+        problem = None if name == EXIT else problem_with_name(how, name)
+        if problem is not None:
+            raise NameNotSendable(name, problem)
 
 
 def hello(
@@ -94,11 +113,7 @@ def hello(
     how = Framing(framing)
 
     async def talk(reactor: Any, output: Output) -> None:
-        for name in map(os.fsencode, names):
-            # Before anything is said: half a conversation helps nobody.
-            problem = None if name == EXIT else problem_with_name(how, name)
-            if problem is not None:
-                raise NameNotSendable(name, problem)
+        _check(names, how)
         observer = Narrator() if verbose else None
         endpoint = client_endpoint(reactor, address, family=family, observer=observer)
         client: HelloClient = await within(
@@ -109,6 +124,7 @@ def hello(
             timeout,
             f"a connection to {address}",
         )
+        unsaid: list[Failure] = []
         if not no_greeting:
             greeting = client.greeting()
             if how is Framing.CHUNK:
@@ -117,7 +133,7 @@ def hello(
             else:
                 # It may be complete only after our first name.
                 greeting.addCallback(output.write_line)
-                greeting.addErrback(lambda _: None)  # closing tells of it too
+                greeting.addErrback(unsaid.append)
         gone = client.closed()
         gone.addErrback(lambda failure: None)
         async for name in _names(reactor, names, gone):
@@ -133,6 +149,8 @@ def hello(
             answer = within(reactor, answer, timeout, "an answer")
             output.write_line(await answer)
         await within(reactor, client.close(), timeout, "the end of the conversation")
+        for failure in unsaid:
+            failure.raiseException()  # if none came, closing has told of it
 
     run("hello", talk)
 

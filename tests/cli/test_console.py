@@ -230,6 +230,16 @@ class InputTests(DescriptorTests):
         os.write(writer, b"a")
         self.assertEqual(read_input(), b"a")
 
+    def test_read_input_non_blocking(self) -> None:
+        """What comes late is waited for, should somebody have made it non-blocking."""
+        reader, writer = self.pipe()
+        os.set_blocking(reader, False)
+        self.use(reader)
+        late = threading.Timer(0.05, os.write, (writer, b"late\n"))
+        late.start()
+        self.addCleanup(late.join)
+        self.assertEqual(read_line("name>"), b"late")
+
     def test_lines(self) -> None:
         """Lines come without their ends, in whatever bytes; the last needs none."""
         self.piped(b"a\nb\r\n\n\xff\0\r\r\nlast")
@@ -237,10 +247,9 @@ class InputTests(DescriptorTests):
         self.assertEqual(lines, [b"a", b"b", b"", b"\xff\0\r", b"last", None])
         self.assertEqual(self.stderr.getvalue(), "")
 
-    def test_closed(self) -> None:
-        """A standard input that was closed is at its end."""
+    def test_ended(self) -> None:
+        """A standard input that has nothing is at its end."""
         self.piped(b"")
-        self.patch(sys, "stdin", None)
         self.assertIsNone(read_line("name>"))
 
     def test_prompt(self) -> None:

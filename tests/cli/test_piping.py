@@ -365,6 +365,18 @@ class SilenceTests(PipeTests):
         self.clock.advance(5)
         self.assertFalse(self.transport.disconnected)
 
+    def test_peer_ended(self) -> None:
+        """A peer that has ended its output owes no more of it, and listens on."""
+        pipe = self.pipe(timeout=5)
+        pipe.readConnectionLost()
+        self.clock.advance(5)
+        self.assertFalse(self.transport.disconnected)
+        self.threads.read(b"late")
+        self.assertEqual(self.transport.value(), b"late")
+        self.threads.read(b"")
+        self.lose(pipe)
+        self.successResultOf(self.closed)
+
     def test_patience(self) -> None:
         """Without a timeout there is nothing on the clock."""
         self.pipe()
@@ -502,6 +514,7 @@ class WhereTests(SynchronousTestCase):
             ("h", "+1"),
             ("h", "1.5"),
             ("h", "\xb2"),
+            ("h", "\udcff"),
             ("h", "\u0663"),
             ("", "1"),
             ("::1::", "1"),

@@ -9,11 +9,14 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.testing import MemoryReactor
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
 from sockproto.cli import serve as module
 from sockproto.cli.serve import SIGNALS, serve
+from sockproto.errors import PlaceError
+from sockproto.settings import Settings
 from sockproto.version import __version__
 
 if TYPE_CHECKING:
@@ -75,6 +78,25 @@ class ArgumentTests(SynchronousTestCase):
         line = self.said(1, "--echo=nonsense:1")
         self.assertIn("echo", line)
         self.assertIn("'nonsense:1'", line)
+
+
+class PlaceTests(SynchronousTestCase):
+    """A place that fails when the others listen already."""
+
+    def test_late(self) -> None:
+        """It is one line, and ends the command with the error's status."""
+        stderr = io.StringIO()
+        self.patch(sys, "stderr", stderr)
+        reactor = MemoryReactor()
+        service = module._TerminalService(Settings.only(echo="tcp:1"), reactor)
+        self.assertEqual(service.exit_status, 0)
+        service.place_failed(PlaceError("echo", "tcp:1", "it went away"))
+        self.assertEqual(
+            stderr.getvalue(),
+            "sockproto: serve: echo cannot listen on 'tcp:1': it went away (1)\n",
+        )
+        self.assertEqual(service.exit_status, 1)
+        self.assertEqual(reactor.whenRunningHooks, [(reactor.stop, (), {})])
 
 
 class StoppingReactor:

@@ -17,6 +17,7 @@ import termios
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,12 +38,17 @@ __all__ = [
     "Peer",
     "Program",
     "Terminal",
+    "answering",
+    "check_failure",
     "connected",
+    "fetched",
     "installed",
     "is_refused",
+    "on_free_ports",
     "outcome_of",
     "outcomes_of",
     "read_exactly",
+    "read_request",
     "read_to_end",
     "until",
 ]
@@ -158,6 +164,36 @@ class Program:
         self._reader.join()
 
 
+def on_free_ports(
+    count: int, begin: Callable[[list[int]], Program]
+) -> tuple[Program, list[int]]:
+    """
+    Start a server that cannot choose its ports itself; returns when it listens.
+
+    Args:
+        count: how many ports it needs.
+        begin: starts it on ports that were free just now.
+    """
+    while True:
+        with contextlib.ExitStack() as taken:
+            ports = [
+                taken.enter_context(socket.create_server((LOOPBACK, 0))).getsockname()
+                for _ in range(count)
+            ]
+        numbers = [number for _, number in ports]
+        program = begin(numbers)
+
+        def has_settled(program: Program, numbers: list[int]) -> bool:
+            over = program.process.poll() is not None
+            return over or not any(map(is_refused, numbers))
+
+        until(partial(has_settled, program, numbers), "a server on its ports")
+        if program.process.poll() is None:
+            return program, numbers
+        program.end()
+        assert "already in use" in program.log.lower(), program.log
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
@@ -205,6 +241,32 @@ def outcome_of(*command: str, given: bytes = b"", **options: Any) -> Outcome:
     return outcomes_of([command], given, **options)[0]
 
 
+def fetched(
+    folder: Path, *arguments: str, given: bytes = b"", **environment: str
+) -> Outcome:
+    """
+    Run `sockproto fetch` in a folder, where nobody types.
+    """
+    return outcome_of(
+        *SOCKPROTO,
+        "fetch",
+        *arguments,
+        given=given,
+        cwd=folder,
+        env={**os.environ, **environment},
+    )
+
+
+def check_failure(outcome: Outcome, status: int, what: str = "") -> None:
+    """
+    The exit status, and a last line on standard error that says it too.
+    """
+    assert outcome.status == status, outcome
+    last = outcome.err.splitlines()[-1]
+    assert re.fullmatch(rf"sockproto: fetch: .*{what}.* \({status}\)", last), outcome
+    assert "Traceback" not in outcome.err
+
+
 def connected(port: int) -> socket.socket:
     """
     Connect to a port of this machine.
@@ -245,18 +307,34 @@ def read_to_end(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def read_request(connection: socket.socket) -> bytes:
+    """
+    Read the head of a request.
+    """
+    request = b""
+    while b"\r\n\r\n" not in request and (part := connection.recv(4096)):
+        request += part
+    return request
+
+
 class Peer:
     """
     A server of the test's own on `port`: it does to each connection as told.
 
     Args:
         talk: given the connection, which is closed when it returns.
+        listening: where; at a free port of this machine, if not given.
     """
 
-    def __init__(self, talk: Callable[[socket.socket], object]) -> None:
+    def __init__(
+        self,
+        talk: Callable[[socket.socket], object],
+        listening: socket.socket | None = None,
+    ) -> None:
         self._talk = talk
-        self._listening = socket.create_server((LOOPBACK, 0))
-        self.port: int = self._listening.getsockname()[1]
+        self._listening = listening or socket.create_server((LOOPBACK, 0))
+        place = self._listening.getsockname()
+        self.port: int = place[1] if isinstance(place, tuple) else 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> Self:
@@ -277,6 +355,18 @@ class Peer:
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(PATIENCE)
                 self._talk(connection)
+
+
+def answering(answer: bytes) -> Peer:
+    """
+    A server that gives this answer to any request, and closes.
+    """
+
+    def answer_one(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(answer)
+
+    return Peer(answer_one)
 
 
 class Terminal:

@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -212,18 +213,24 @@ def test_udp_silent() -> None:
             silent.recv(100)
 
 
-def test_unresolved() -> None:
-    """A host name without an address: 6."""
-    where = "nowhere.invalid:9"
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a..b", "x" * 70])
+def test_unresolved(host: str) -> None:
+    """A host name without an address, or that cannot have one: 6."""
+    where = f"{host}:9"
     commands = (
         ("hello", "-c", where, "Michael"),
         ("udp", "-c", where, "Michael"),
         ("connect", *where.split(":")),
-        ("fetch", f"http://{where}/"),
     )
     ended = outcomes_of((*SOCKPROTO, *command) for command in commands)
     for command, outcome in zip(commands, ended, strict=True):
-        check_failure(outcome, command[0], 6, "nowhere.invalid")
+        check_failure(outcome, command[0], 6, host)
+
+
+def test_unresolved_fetch() -> None:
+    """So it is with a URL."""
+    outcome = ran("fetch", "http://nowhere.invalid:9/")
+    check_failure(outcome, "fetch", 6, "nowhere.invalid")
 
 
 @pytest.mark.parametrize(
@@ -239,6 +246,10 @@ def test_unresolved() -> None:
         (("connect", "127.0.0.1", "no-such-service"), 2),
         (("connect", "127.0.0.1", "99999"), 2),
         (("connect", "127.0.0.1"), 2),
+        (("connect", "127.0.0.1", "\udcff"), 2),
+        (("connect", "\udcff", "80"), 6),
+        (("hello", "-c", "\udcff:80", "Michael"), 6),
+        (("udp", "-c", "\udcff:80", "Michael"), 6),
         (("fetch", "gopher://127.0.0.1/"), 1),
         (("fetch", "http://127.0.0.1:x/"), 3),
     ],
@@ -276,6 +287,27 @@ def test_output(services: Services, into: str) -> None:
         os.close(out)
     for command, outcome in zip(commands, ended, strict=True):
         check_failure(outcome, command[0], 23, "standard output")
+
+
+def test_greeting_is_not_written(services: Services) -> None:
+    """A greeting that nobody waits for has to be written all the same: 23."""
+    command = (*SOCKPROTO, "hello", "--framing=line", "-c", services.hello)
+    with Path("/dev/full").open("wb") as full:
+        check_failure(outcome_of(*command, stdout=full), "hello", 23)
+
+
+def test_input_that_cannot_be_read(services: Services) -> None:
+    """Standard input that is open for writing alone: 26, and no traceback."""
+    commands = (
+        ("hello", "-c", services.hello),
+        ("udp", "-c", services.udp),
+        ("echo", "-c", services.echo),
+        ("connect", *services.echo.split(":")),
+    )
+    shell = ("sh", "-c", 'exec "$@" 0>/dev/null', "sh")
+    ended = outcomes_of((*shell, *SOCKPROTO, *command) for command in commands)
+    for command, outcome in zip(commands, ended, strict=True):
+        check_failure(outcome, command[0], 26, "standard input")
 
 
 def says_welcome(connection: socket.socket) -> None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM
@@ -163,6 +165,97 @@ def test_one_of_two(
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
         assert client.recv(1024) == b"Welcome!"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_is_left(command: str, taken: int, tmp_path: Path) -> None:
+    """When one place failed, the socket of another is gone, also without a lock."""
+    path = tmp_path / "hello.sock"
+    outcome = outcome_of(
+        *COMMANDS[command],
+        f"--hello=unix:{path}:lockfile=0",
+        f"--echo=tcp:{taken}:interface=127.0.0.1",
+    )
+    assert outcome.status == 1
+    assert IN_USE in outcome.err
+    assert not path.exists()
+
+
+LATE_PLUGIN = """\
+import errno
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.internet.task import deferLater
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+
+@implementer(IStreamServerEndpoint)
+class Late:
+    def __init__(self, reactor):
+        self.reactor = reactor
+
+    def listen(self, factory):
+        return deferLater(self.reactor, 0.1, self.fail)
+
+    def fail(self):
+        raise CannotListenError("here", 1, OSError(errno.EADDRINUSE, "in use"))
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class Parser:
+    prefix = "late"
+
+    def parseStreamServer(self, reactor, *args, **kwargs):
+        return Late(reactor)
+
+
+parser = Parser()
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_late_failure(command: str, tmp_path: Path) -> None:
+    """A plugin's place that fails after the start ends the process, with 1."""
+    plugins = tmp_path / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "late.py").write_text(LATE_PLUGIN)
+    outcome = outcome_of(
+        *COMMANDS[command],
+        f"--hello={PLACE}",
+        "--echo=late:1",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
+    assert outcome.status == 1, outcome
+    everything = outcome.out.decode() + outcome.err
+    assert everything.count(f"echo cannot listen on 'late:1': {IN_USE}") == 1
+    assert "Traceback" not in everything
+
+
+# Connections
+
+
+@pytest.mark.parametrize("service", ["hello", "echo"])
+def test_bad_proxy_header(serve: Callable[..., Program], service: str) -> None:
+    """A PROXY header that is none closes its connection, and only that."""
+    server = serve(f"--{service}=haproxy:{PLACE}", "--delay=0", "--greeting=")
+    port = server.port(service)
+    for header in (
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 xx yy\r\n",
+        b"PROXY TCP4 \xff 5.6.7.8 11 22\r\n",
+        b"PROXY TCP4 e\x1b\n 5.6.7.8 11 22\r\n",
+    ):
+        with connected(port) as client:
+            client.sendall(header)
+            client.shutdown(socket.SHUT_WR)
+            assert read_to_end(client) == b""
+    server.await_line(r"Connection from e\\x1b\\n:11 closed\.")
+    assert len(re.findall(r"Connection from .* closed\.", server.log)) == 3
+    assert "Traceback" not in server.log
 
 
 # Options
@@ -380,7 +473,8 @@ def test_daemon_in_use(daemon: Callable[..., Daemon], taken: int) -> None:
     assert "Traceback" not in running.outcome.err
     complaint = f"echo cannot listen on {place!r}: {IN_USE}"
     assert running.log.count(complaint) == 1
-    assert not running.pid_file.exists()
+    # The command ends a moment before the daemon has removed it.
+    until(lambda: not running.pid_file.exists(), "the pid file's removal")
 
 
 def test_help_lists_the_plugin() -> None:
