@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     )
     from sockproto.echo import EchoClient, EchoFactory, EchoProtocol, connect_echo
     from sockproto.errors import MisuseError, PeerError, SockprotoError
-    from sockproto.fetching import Response, fetch
+    from sockproto.fetching import FetchObserver, FetchProtocol, Response, Sink, fetch
     from sockproto.hello import HelloClient, HelloFactory, HelloProtocol, connect_hello
     from sockproto.reporting import Log
     from sockproto.service import make_service
     from sockproto.settings import Settings
     from sockproto.wire.framing import Framing
+    from sockproto.wire.response import Limits
 
 
 _HOMES = {
@@ -36,18 +37,22 @@ _HOMES = {
     "EchoDatagramProtocol": "datagram",
     "EchoFactory": "echo",
     "EchoProtocol": "echo",
+    "FetchObserver": "fetching",
+    "FetchProtocol": "fetching",
     "Framing": "wire.framing",
     "HelloClient": "hello",
     "HelloDatagramProtocol": "datagram",
     "HelloFactory": "hello",
     "HelloProtocol": "hello",
     "Host": "connecting",
+    "Limits": "wire.response",
     "Log": "reporting",
     "MisuseError": "errors",
     "Observer": "connecting",
     "PeerError": "errors",
     "Response": "fetching",
     "Settings": "settings",
+    "Sink": "fetching",
     "SockprotoError": "errors",
     "connect_datagram_hello": "datagram",
     "connect_echo": "echo",
@@ -62,18 +67,22 @@ __all__ = [
     "EchoDatagramProtocol",
     "EchoFactory",
     "EchoProtocol",
+    "FetchObserver",
+    "FetchProtocol",
     "Framing",
     "HelloClient",
     "HelloDatagramProtocol",
     "HelloFactory",
     "HelloProtocol",
     "Host",
+    "Limits",
     "Log",
     "MisuseError",
     "Observer",
     "PeerError",
     "Response",
     "Settings",
+    "Sink",
     "SockprotoError",
     "__version__",
     "connect_datagram_hello",

@@ -110,7 +110,7 @@ class FreshImportTests(SynchronousTestCase):
         loaded = loaded_after("import sockproto; dir(sockproto)")
         self.assertIn("sockproto", loaded)
         self.assertEqual(
-            loaded & {"twisted", "zope", "zope.interface", "click", "h11", "OpenSSL"},
+            loaded & {"twisted", "zope", "zope.interface", "click", "OpenSSL"},
             set(),
         )
 
@@ -128,7 +128,7 @@ class FreshImportTests(SynchronousTestCase):
         loaded = loaded_after("from sockproto import HelloFactory")
         self.assertIn("sockproto.hello", loaded)
         self.assertEqual(
-            loaded & {"sockproto.fetching", "sockproto.cli", "h11", "click"}, set()
+            loaded & {"sockproto.fetching", "sockproto.cli", "click"}, set()
         )
 
     def test_no_reactor(self) -> None:

@@ -1,5 +1,5 @@
 """
-The README's examples, as they stand there.
+The examples of the README and of docs/, as they stand there.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+FETCH = (ROOT / "docs" / "fetch.md").read_text("utf-8")
 
 
 def example(name: str) -> str:
     """The code that follows a `tested: NAME` mark."""
     mark = f"<!-- tested: {name} -->"
-    found = re.search(rf"{mark}\n```python\n(.*?)```", README, re.DOTALL)
+    found = re.search(rf"{mark}\n```python\n(.*?)```", README + FETCH, re.DOTALL)
     assert found is not None, name
     return found[1]
 
@@ -90,6 +91,59 @@ def test_tac(tac: subprocess.Popen[str]) -> None:
     assert done.stdout == b"Welcome!\nHello, Michael!\n"
 
 
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[int]:
+    """The port of Python's own web server, which has the page of docs/fetch.md."""
+    (tmp_path / "page.html").write_text("<p>hello</p>")
+    server = subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert server.stdout is not None
+    said = re.search(r" port (\d+)", server.stdout.readline())
+    assert said is not None
+    yield int(said[1])
+    server.kill()
+    server.communicate()
+
+
+def run_example(name: str, port: int, folder: Path) -> str:
+    """What an example prints, run against the server on this port."""
+    code = example(name).replace("8080", str(port))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_tutorial(page: int, tmp_path: Path) -> None:
+    """The tutorial's ten lines do what is said of them."""
+    (tmp_path / "there").mkdir()
+    printed = run_example("tutorial", page, tmp_path / "there")
+    assert printed.startswith("HTTP/1.0 200 OK")
+    assert (tmp_path / "there" / "page.html").read_text() == "<p>hello</p>"
+
+
+def test_fetch(page: int, tmp_path: Path) -> None:
+    """The program that fetches prints the status and the size."""
+    printed = run_example("fetch", page, tmp_path)
+    assert printed.startswith("200 (b'Server', ")
+    assert printed.endswith(" 12\n")
+
+
+def test_protocol(tmp_path: Path) -> None:
+    """One exchange over a transport of one's own hands out head and body."""
+    assert run_example("protocol", 0, tmp_path) == "200 content-length\nb'hello'\n"
+
+
 class OptionsTableTests(unittest.TestCase):
     """The table of options names each option, with its default."""
 
@@ -102,3 +156,13 @@ class OptionsTableTests(unittest.TestCase):
             self.assertIn(f"`{default}`", README)
         for name, _, _ in Options.optFlags:
             self.assertIn(f"`--{name}`", README)
+
+    def test_fetch(self) -> None:
+        """No option of fetch is missing in its table."""
+        from sockproto.cli import _sockproto
+
+        table = FETCH.partition("## The options")[2]
+        for option in _sockproto.commands["fetch"].params:
+            if option.param_type_name == "option":
+                spelled = [f"`{name}" for name in option.opts]
+                self.assertTrue(any(name in table for name in spelled), spelled)

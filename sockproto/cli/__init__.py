@@ -179,15 +179,40 @@ def _connect(**options: Any) -> None:
     connect(**options)
 
 
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
 @_sockproto.command("fetch")
-@click.argument("url")
-@_shared(None)
+@click.argument("urls", metavar="URL...", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
+    "outputs",
     metavar="FILE",
-    help="Save the body here, replacing what is there. By default, its name is the"
-    " URL's last segment, and nothing is replaced.",
+    multiple=True,
+    help="Save the body here, replacing what is there; `-` is standard output, and"
+    " then the head is not shown. Once a URL.",
+)
+@click.option(
+    "-O",
+    "--remote-name",
+    is_flag=True,
+    help="Name the file after the URL's last segment, and replace nothing: as is"
+    " done without.",
+)
+@click.option("-i", "--include", is_flag=True, help="With -o -: the head before it.")
+@click.option("-I", "--head", is_flag=True, help="Ask for the head alone (HEAD).")
+@click.option("-L", "--location", is_flag=True, help="Go where redirects lead.")
+@click.option(
+    "--max-redirs",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="NUMBER",
+    help="How often.",
+)
+@click.option(
+    "-f", "--fail", is_flag=True, help="Save nothing, and exit with 22, from 400 on."
 )
 @click.option(
     "-H",
@@ -195,17 +220,85 @@ def _connect(**options: Any) -> None:
     "headers",
     metavar="'NAME: VALUE'",
     multiple=True,
-    help="Add a request header, or take the place of Host, User-Agent, Accept or"
-    " Connection; may be repeated.",
+    help="Add a request header, or take the place of ours of that name; 'NAME:'"
+    " leaves ours out. May be repeated.",
 )
+@click.option(
+    "-X", "--request", "method", metavar="METHOD", help="In place of GET, or POST."
+)
+@click.option(
+    "-d",
+    "--data",
+    multiple=True,
+    metavar="DATA",
+    help="POST this; @FILE sends a file's bytes as they are, @- standard input's.",
+)
+@click.option(
+    "-u", "--user", metavar="NAME:PASSWORD", help="Basic authentication (RFC 7617)."
+)
+@click.option("-A", "--user-agent", metavar="NAME", help="Who we say that we are.")
+@click.option(
+    "--compressed", is_flag=True, help="Ask for gzip or deflate, and take it off."
+)
+@click.option(
+    "--raw", is_flag=True, help="Take nothing off the body, not even its chunks."
+)
+@click.option(
+    "--raw-request",
+    metavar="FILE",
+    help="Send these bytes, exactly, in place of a request of ours.",
+)
+@click.option(
+    "-k", "--insecure", is_flag=True, help="Take whatever certificate there is."
+)
+@click.option(
+    "--cacert", metavar="FILE", help="Authorities in PEM, in place of the system's."
+)
+@click.option(
+    "--resolve",
+    multiple=True,
+    metavar="HOST:PORT:ADDRESS",
+    help="Connect there, whatever the name resolves to. May be repeated.",
+)
+@click.option("--unix-socket", metavar="PATH", help="Connect there.")
+@click.option(
+    "--connect-timeout",
+    type=_SECONDS,
+    callback=_finite,
+    metavar="SECONDS",
+    help="For a connection, and for its TLS.",
+)
+@click.option(
+    "--max-time",
+    type=_SECONDS,
+    callback=_finite,
+    metavar="SECONDS",
+    help="For all of a URL.",
+)
+@click.option(
+    "--max-filesize",
+    type=click.IntRange(min=0),
+    metavar="BYTES",
+    help="Of the body, decoded.",
+)
+@click.option(
+    "--report",
+    metavar="FILE",
+    help="Write an account of what happened, a JSON object a URL, a line each; `-` is"
+    " standard output, in place of the head.",
+)
+@_shared(None)
 @_timeout(60)
 def _fetch(**options: Any) -> None:
     """
-    GET a URL: print the response's head, save the body.
-    """
-    from sockproto.cli.fetching import fetch
+    Fetch each URL over HTTP/1.1: print the response's head, save the body.
 
-    fetch(**options)
+    The options are curl's where curl has them. There are no proxies, cookies,
+    retries, resumed downloads or client certificates.
+    """
+    from sockproto.cli.fetching import FetchOptions, fetch
+
+    fetch(FetchOptions(**options))
 
 
 @_sockproto.command(

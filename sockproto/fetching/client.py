@@ -1,69 +1,54 @@
 """
-The protocol of one HTTP exchange, and the function that makes one from a URL.
+The function that fetches a URL: connections, redirects, and where the body goes.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol as Structure
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import connectionDone
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IConsumer
 
 from sockproto.checks import seconds, whole_number
 from sockproto.connecting import (
-    ClientStream,
+    CONNECT_SECONDS,
     Host,
     connect,
-    ended_without_notice,
-    fail_all,
     within,
 )
 from sockproto.errors import (
-    ConnectionWasReset,
-    HeaderNotSendable,
-    PeerError,
     SettingError,
-    SockprotoError,
-    TimedOut,
     TooLarge,
+    TooManyRedirects,
 )
+from sockproto.fetching.asking import Asking, Header
+from sockproto.fetching.protocol import FetchObserver, FetchProtocol, Sink
 from sockproto.fetching.saving import Saving
 from sockproto.fetching.url import Url
-from sockproto.reporting import describe_address
-from sockproto.transports import innermost
-from sockproto.version import __version__
-from sockproto.wire.exchange import BodyCame, Exchange, HeadCame, ResponseEnded
+from sockproto.wire.coding import LARGEST_DECODED
+from sockproto.wire.exchange import Exchange
+from sockproto.wire.response import (
+    DEFAULT_LIMITS,
+    BodyFraming,
+    HeadCame,
+    Limits,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
-    from twisted.python.failure import Failure
 
-    from sockproto.connecting import Observer
-
-__all__ = ["FetchProtocol", "Response", "Sink", "fetch"]
+__all__ = ["Response", "fetch"]
 
 LARGEST_BODY_IN_MEMORY = 16 * 1024 * 1024
 """Bytes; give a place or a sink for what may be larger."""
 
-Header = tuple[str, str] | tuple[bytes, bytes]
-
-
-class Sink(Structure):
-    """
-    Takes a body as it comes. What a method raises ends the exchange.
-    """
-
-    def begin(self, head: HeadCame, /) -> None:
-        """The head has come; the body follows."""
-
-    def write(self, data: bytes, /) -> None:
-        """The next bytes of the body."""
+MOST_REDIRECTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +61,11 @@ class Response:
         status, reason: of the status line.
         headers: names and values as received, in order.
         head: the head's exact bytes, the empty line at its end included.
+        trailers: fields behind a chunked body.
         body: its bytes, the framing taken off; None where a sink took them.
         place: the file that has the body; None where there is none.
+        url: that of the last request, without user information.
+        redirects: the URLs before it.
         local, peer: the addresses at both ends, spelled `HOST:PORT`.
     """
 
@@ -86,204 +74,257 @@ class Response:
     reason: str
     headers: tuple[tuple[bytes, bytes], ...]
     head: bytes
+    trailers: tuple[tuple[bytes, bytes], ...]
     body: bytes | None
     place: str | None
+    url: str
+    redirects: tuple[str, ...]
     local: str
     peer: str
 
 
 class _InMemory:
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self.body = bytearray()
 
     def begin(self, head: HeadCame) -> None:
-        if head.length is not None and head.length > self._limit:
-            raise TooLarge(self._limit)
+        """Memory follows what comes, not what is promised."""
 
     def write(self, data: bytes) -> None:
         self.body += data
-        if len(self.body) > self._limit:
+
+
+class _Bounded:
+    """A sink that takes so many bytes and no more."""
+
+    def __init__(self, inner: Sink, limit: int) -> None:
+        self._inner = inner
+        self._limit = limit
+        self._taken = 0
+
+    def begin(self, head: HeadCame) -> None:
+        self._inner.begin(head)
+        promised = head.length if head.framing == BodyFraming.LENGTH else None
+        if promised is not None and promised > self._limit:
             raise TooLarge(self._limit)
 
+    def write(self, data: bytes) -> None:
+        self._taken += len(data)
+        if self._taken > self._limit:
+            raise TooLarge(self._limit)
+        self._inner.write(data)
 
-class FetchProtocol(ClientStream):
-    """
-    Sends one request when it is connected, and reads the response to it.
 
-    Args:
-        exchange: what is asked.
-        sink: takes the body.
-        clock: measures silence; needed only with `timeout`.
-        timeout: seconds of silence from the peer.
-        observer: is told what happens on the socket.
+class _IntoConsumer:
+    """A Twisted consumer as a sink: it says when it has enough."""
 
-    Attributes:
-        done: fires with the head when the response is complete. Cancelling it
-            aborts the connection.
-        local, peer: the addresses at both ends, once connected.
-    """
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._registered = False
+        self.producer: FetchProtocol | None = None
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        sink: Sink,
-        *,
-        clock: IReactorTime | None = None,
-        timeout: float | None = None,
-        observer: Observer | None = None,
-    ) -> None:
-        super().__init__(observer)
-        self._exchange = exchange
-        self._sink = sink
-        self._clock = clock
-        self._timeout = timeout
-        self._silence: IDelayedCall | None = None
-        self._head: HeadCame | None = None
-        self._complete = False
-        self._sink_error: Exception | None = None
-        self.done: Deferred[HeadCame] = Deferred(self._cancelled)
-        self.local = self.peer = ""
+    def begin(self, head: HeadCame) -> None:
+        self._consumer.registerProducer(self.producer, True)
+        self._registered = True
 
-    def _made(self) -> None:
-        transport: Any = self.transport
-        self.local = describe_address(transport.getHost())
-        self.peer = describe_address(transport.getPeer())
-        if self._timeout is not None and self._clock is not None:
-            self._silence = self._clock.callLater(self._timeout, self._timed_out)
-        self.send(self._exchange.request)
+    def write(self, data: bytes) -> None:
+        self._consumer.write(data)
 
-    def _timed_out(self) -> None:
-        self._silence = None
-        assert self._timeout is not None
-        if self._complete:
-            self.transport.abortConnection()
-            return
-        self.abort(TimedOut("the next byte of the response", self._timeout))
+    def end(self) -> None:
+        if self._registered:
+            self._registered = False
+            self._consumer.unregisterProducer()
 
-    def _received(self, data: bytes) -> None:
-        if self._silence is not None and self._timeout is not None:
-            self._silence.reset(self._timeout)
-        self._exchange.receive_data(data)
-        self._hand_out()
 
-    def _peer_ended(self) -> None:
-        self._exchange.receive_eof()
-        self._hand_out()
-        self.transport.loseConnection()
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """How a connection to a URL comes about; see `fetch`."""
 
-    def _hand_out(self) -> None:
-        if self._complete:
-            return
+    reactor: Any
+    family: int | None
+    resolve: Mapping[tuple[str, int], Sequence[str]]
+    unix_socket: str | None
+    trust_root: Any
+    verify: bool
+    connect_timeout: float | None
+    observer: FetchObserver | None
+
+    async def connect(
+        self, url: Url, build: Callable[[], FetchProtocol]
+    ) -> FetchProtocol:
+        endpoint: Any
+        if self.unix_socket is not None:
+            endpoint = UNIXClientEndpoint(self.reactor, self.unix_socket)
+        else:
+            endpoint = Host(
+                self.reactor,
+                url.host,
+                url.port,
+                family=self.family,
+                addresses=self.resolve.get((url.host, url.port)),
+                timeout_seconds=max(CONNECT_SECONDS, self.connect_timeout or 0),
+                observer=self.observer,
+            )
+        if url.scheme == "https":
+            # A plain connection has no use for its modules.
+            from sockproto.tls import secured, trust_in
+
+            trust_root = self.trust_root
+            if isinstance(trust_root, str | os.PathLike):
+                trust_root = trust_in(os.fspath(trust_root))
+            endpoint = secured(
+                endpoint, url.host, trust_root=trust_root, verify=self.verify
+            )
+        connecting = connect(endpoint, build)
+        if self.connect_timeout is not None:
+            what = f"a connection to {url.authority}"
+            connecting = within(self.reactor, connecting, self.connect_timeout, what)
+        return await connecting
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """One call of `fetch`: an exchange, and those that redirects lead to."""
+
+    asking: Asking
+    ways: _Ways
+    sink: Any
+    outer: Sink
+    raw_request: bytes | None
+    most_redirects: int | None
+    timeout: float | None
+    exchange_options: dict[str, Any]
+    redirects: list[str] = field(default_factory=list)
+    following: Asking | None = None
+
+    async def run(self) -> Response:
         try:
-            while (event := self._exchange.next_event()) is not None:
-                if isinstance(event, BodyCame):
-                    self._sink.write(event.data)
-                elif isinstance(event, HeadCame):
-                    self._head = event
-                    self._sink.begin(event)
-                elif isinstance(event, ResponseEnded):
-                    self._complete = True
-                    self.transport.loseConnection()
-                    # TLS would wait for a close_notify that may never come.
-                    innermost(self.transport).loseConnection()
-        except SockprotoError as error:
-            self.abort(error)
-        except Exception as error:  # noqa: BLE001 - a sink is anybody's code
-            self._sink_error = error
-            self.abort(ConnectionWasReset("its body was refused at this end"))
+            return await self._to_the_answer()
+        except BaseException:
+            if isinstance(self.sink, Saving):
+                self.sink.give_up()
+            raise
+        finally:
+            if isinstance(self.sink, _IntoConsumer):
+                self.sink.end()
 
-    def _shortfall(self) -> PeerError | None:
-        if self._complete:
-            return None
-        return ConnectionWasReset("it ended before the response did")
+    async def _to_the_answer(self) -> Response:
+        while True:
+            protocol = await self.ways.connect(self.asking.url, self._build)
+            head = await protocol.done
+            if self.following is None:
+                break
+            self.redirects.append(str(self.asking.url))
+            self.asking, self.following = self.following, None
+            if self.ways.observer is not None:
+                self.ways.observer.redirected(self.asking.url)
+        sink = self.sink
+        return Response(
+            head.version,
+            head.status,
+            head.reason,
+            head.headers,
+            head.raw,
+            protocol.trailers,
+            bytes(sink.body) if isinstance(sink, _InMemory) else None,
+            sink.complete() if isinstance(sink, Saving) else None,
+            str(self.asking.url),
+            tuple(self.redirects),
+            protocol.local,
+            protocol.peer,
+        )
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
-        if not self._input_ended and self._failure is None:
-            self._take_end_from(reason)
-        super().connectionLost(reason)
-        if self._complete and not self.done.called:
-            assert self._head is not None
-            self.done.callback(self._head)
+    def _build(self) -> FetchProtocol:
+        request = self.raw_request
+        if request is None:
+            request = self.asking.request().encode()
+        ways = self.ways
+        if ways.observer is not None:
+            ways.observer.asked(self.asking.url, request)
+        protocol = FetchProtocol(
+            Exchange(request, _method_of(request), **self.exchange_options),
+            self._begin,
+            clock=ways.reactor,
+            timeout=self.timeout,
+            handshake_timeout=ways.connect_timeout,
+            observer=ways.observer,
+        )
+        if isinstance(self.sink, _IntoConsumer):
+            self.sink.producer = protocol
+        return protocol
 
-    def _take_end_from(self, reason: Failure) -> None:
-        """
-        Take the loss of a connection that has no half-close for the end of input.
-
-        TLS that ends without close_notify may have been cut by anybody: it ends
-        only a body that has another end of its own (RFC 9112, section 9.8).
-        """
-        self._input_ended = True
-        cut = ended_without_notice(reason) and self.bytes_received > 0
-        if reason.check(ConnectionDone) or (
-            cut and (self._head is None or self._head.self_delimiting)
-        ):
-            self._exchange.receive_eof()
-            self._hand_out()
-
-    def _loss_error(self, reason: Failure) -> SockprotoError | None:
-        return None if self._complete else super()._loss_error(reason)
-
-    def _over(self, error: SockprotoError) -> None:
-        fail_all([self.done], self._sink_error or error)
-
-
-def _request_headers(url: Url, headers: Sequence[Header]) -> list[tuple[bytes, bytes]]:
-    own = [(_field(name), _field(value)) for name, value in headers]
-    given = {name.lower() for name, _ in own}
-    usual = [
-        (b"Host", url.authority.encode("ascii")),
-        (b"User-Agent", f"sockproto/{__version__}".encode("ascii")),
-        (b"Accept", b"*/*"),
-        (b"Connection", b"close"),
-    ]
-    # Host comes first (RFC 9110, section 7.2); one's own takes its place.
-    hosts = [field for field in own if field[0].lower() == b"host"]
-    others = [field for field in own if field[0].lower() != b"host"]
-    usual = [field for field in usual if field[0].lower() not in given]
-    return hosts + usual + others
-
-
-def _field(text: str | bytes) -> bytes:
-    if isinstance(text, str):
-        text = text.encode("utf-8", "surrogateescape")
-    if any(byte in text for byte in b"\r\n\0"):
-        raise HeaderNotSendable(f"{text!r} holds a line end or a NUL")
-    return text.strip(b" \t")
+    def _begin(self, head: HeadCame) -> Sink | None:
+        if self.most_redirects is not None:
+            self.following = self.asking.redirected(head)
+        if self.following is None:
+            self.outer.begin(head)
+            return self.outer
+        if len(self.redirects) == self.most_redirects:
+            raise TooManyRedirects(self.most_redirects)
+        return None
 
 
 def fetch(
     reactor: Any,
     url: str,
     *,
+    method: str | None = None,
     headers: Sequence[Header] = (),
-    to: str | os.PathLike[str] | Sink | None = None,
+    body: bytes | None = None,
+    user: str | bytes | None = None,
+    raw_request: bytes | None = None,
+    to: str | os.PathLike[str] | Sink | IConsumer | None = None,
+    follow: bool = False,
+    max_redirects: int = MOST_REDIRECTS,
+    decompress: bool = False,
+    raw: bool = False,
+    max_body: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     timeout: float | None = None,
-    max_body: int = LARGEST_BODY_IN_MEMORY,
+    connect_timeout: float | None = None,
+    max_time: float | None = None,
     family: int | None = None,
+    resolve: Mapping[tuple[str, int], Sequence[str]] | None = None,
+    unix_socket: str | os.PathLike[str] | None = None,
     trust_root: Any = None,
-    observer: Observer | None = None,
+    verify: bool = True,
+    observer: FetchObserver | None = None,
 ) -> Deferred[Response]:
     """
-    GET a URL over HTTP/1.1; fires when the response is complete.
+    Fetch a URL over HTTP/1.1; fires when the response is complete.
 
-    One request is sent, with `Connection: close`; redirects are not followed,
-    and a status of 400 or more is no error. Cancelling closes the connection.
+    Each request has a connection of its own, with `Connection: close`. A status
+    of 400 or more is no error. Cancelling closes the connection.
 
     Args:
         reactor: connects, resolves, measures.
-        url: http or https (RFC 3986).
-        headers: of the request; one's own `Host`, `User-Agent`, `Accept` or
-            `Connection` takes the place of ours.
+        url: http or https (RFC 3986). User information in it is sent as `user`.
+        method: GET by default, POST where there is a body.
+        headers: of the request; one's own takes the place of ours of the same
+            name, and one whose value is None is not sent.
+        body: of the request, sent as it is.
+        user: `NAME:PASSWORD` for Basic authentication (RFC 7617).
+        raw_request: bytes that are sent exactly as they are in place of a
+            request of ours.
         to: where the body goes: a file, which is replaced once the body is
-            complete, or a `Sink`. By default it is kept in memory.
+            complete, a `Sink`, or an `IConsumer`. By default, it is kept in memory.
+        follow: go where redirects lead (RFC 9110, section 15.4).
+        max_redirects: how often.
+        decompress: ask for gzip and deflate, and take them off.
+        raw: take nothing off, not even the framing of chunks.
+        max_body: bytes of a body, decoded; 16 MiB where it is kept in memory,
+            any number elsewhere (4 GiB where it was compressed).
+        limits: what a head may weigh.
         timeout: seconds of silence from the peer, while connecting too.
-        max_body: bytes of a body that is kept in memory.
+        connect_timeout: seconds until each connection is there.
+        max_time: seconds for all of it.
         family: 4 or 6, to take only addresses of that family.
-        trust_root: an `IOpenSSLTrustRoot` for https; the system's by default.
+        resolve: addresses of a host (in lower case) and port, in place of those
+            that its name resolves to.
+        unix_socket: connect there, whatever the URL's host.
+        trust_root: an `IOpenSSLTrustRoot`, or the path of authorities in PEM,
+            for https; the system's by default.
+        verify: False takes whatever certificate there is.
         observer: is told what happens on the socket.
 
     Raises:
@@ -292,64 +333,90 @@ def fetch(
 
     Errors:
         NameNotResolved, NotConnected, TimedOut: no connection, or silence.
-        HandshakeFailed, CertificateRefused: TLS; nothing was sent.
+        HandshakeFailed, CertificateRefused, TrustMalformed: TLS; nothing was sent.
         NothingCame, HeadMalformed, BodyMalformed, BodyCutShort,
-        ConnectionWasReset: what came is no whole response.
+        ConnectionWasReset, CodingMalformed: what came is no whole response.
+        RedirectRefused, TooManyRedirects: with `follow`.
         TooLarge: it is above `max_body`.
         CannotWrite: the file does not take it.
     """
-    if family not in {None, 4, 6}:
-        raise SettingError("family", family, "4 or 6")
-    if timeout is not None:
-        timeout = seconds("timeout", timeout, above_zero=True)
-    whole_number("max_body", max_body, 0, sys.maxsize)
-    asked = Url.parse(url)
-    request_headers = _request_headers(asked, headers)
-    exchange = Exchange(asked.target.encode("ascii"), request_headers)
-    memory: _InMemory | None = None
-    saving: Saving | None = None
-    sink: Sink
+    timeout, max_time = _seconds("timeout", timeout), _seconds("max_time", max_time)
+    _check_choices(family, max_redirects, max_body, resolve or {})
+    if raw_request is not None:
+        ours = {"follow": follow, "method": method, "headers": headers, "body": body}
+        for name, seen in {**ours, "user": user}.items():
+            if seen or isinstance(seen, str | bytes):
+                raise SettingError(name, seen, "nothing beside raw_request")
+    ways = _Ways(
+        reactor,
+        family,
+        resolve or {},
+        os.fspath(unix_socket) if unix_socket is not None else None,
+        trust_root,
+        verify,
+        min(
+            (b for b in (_seconds("connect_timeout", connect_timeout), timeout) if b),
+            default=None,
+        ),
+        observer,
+    )
+    asking = Asking.make(
+        Url.parse(url), method, headers, body, user, decompress=decompress and not raw
+    )
+    sink: Any
     if to is None:
-        sink = memory = _InMemory(max_body)
+        sink = _InMemory()
+        max_body = LARGEST_BODY_IN_MEMORY if max_body is None else max_body
     elif isinstance(to, str | os.PathLike):
-        sink = saving = Saving(to, replace=True)
+        sink = Saving(to, replace=True)
+    elif IConsumer.providedBy(to):
+        sink = _IntoConsumer(to)
     else:
         sink = to
+    fetching = _Fetch(
+        asking,
+        ways,
+        sink,
+        sink if max_body is None else _Bounded(sink, max_body),
+        raw_request,
+        max_redirects if follow else None,
+        timeout,
+        {
+            "limits": limits,
+            "decompress": decompress,
+            "raw": raw,
+            "largest_decoded": LARGEST_DECODED if max_body is None else max_body,
+        },
+    )
+    fetched = Deferred.fromCoroutine(fetching.run())
+    if max_time is not None:
+        fetched = within(reactor, fetched, max_time, "the whole response")
+    return fetched
 
-    async def exchanged() -> Response:
-        endpoint: Any = Host(
-            reactor, asked.host, asked.port, family=family, observer=observer
-        )
-        if asked.scheme == "https":
-            from sockproto.tls import secured
 
-            endpoint = secured(endpoint, asked.host, trust_root=trust_root)
-        connecting = connect(
-            endpoint,
-            lambda: FetchProtocol(
-                exchange, sink, clock=reactor, timeout=timeout, observer=observer
-            ),
-        )
-        if timeout is not None:
-            connecting = within(reactor, connecting, timeout, f"a connection to {url}")
-        protocol = await connecting
-        try:
-            head = await protocol.done
-            place = saving.complete() if saving is not None else None
-        except BaseException:
-            if saving is not None:
-                saving.give_up()
-            raise
-        return Response(
-            head.version,
-            head.status,
-            head.reason,
-            head.headers,
-            head.raw,
-            bytes(memory.body) if memory is not None else None,
-            place,
-            protocol.local,
-            protocol.peer,
-        )
+def _check_choices(
+    family: int | None,
+    max_redirects: int,
+    max_body: int | None,
+    resolve: Mapping[tuple[str, int], Sequence[str]],
+) -> None:
+    if family not in {None, 4, 6}:
+        raise SettingError("family", family, "4 or 6")
+    whole_number("max_redirects", max_redirects, 0, sys.maxsize)
+    if max_body is not None:
+        whole_number("max_body", max_body, 0, sys.maxsize)
+    for addresses in resolve.values():
+        for address in addresses:
+            if not isinstance(address, str) or not (
+                isIPAddress(address) or isIPv6Address(address)
+            ):
+                raise SettingError("resolve", address, "an IP address")
 
-    return Deferred.fromCoroutine(exchanged())
+
+def _method_of(request: bytes) -> str:
+    """The method of a request, which may be anybody's bytes."""
+    return request.lstrip(b"\r\n").partition(b" ")[0].decode("latin-1")
+
+
+def _seconds(name: str, seen: float | None) -> float | None:
+    return None if seen is None else seconds(name, seen, above_zero=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from sockproto.errors import CannotWrite
 
 if TYPE_CHECKING:
-    from sockproto.wire.exchange import HeadCame
+    from sockproto.wire.response import HeadCame
 
 __all__ = ["Saving"]
 
@@ -41,6 +41,12 @@ class Saving:
         self.kept: str | None = None
 
     def begin(self, head: HeadCame) -> None:
+        """
+        Open the file beside its place, as `open` does.
+        """
+        self.open()
+
+    def open(self) -> None:
         """
         Open the file beside its place.
 

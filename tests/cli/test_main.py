@@ -128,7 +128,9 @@ class UsageTests(MainTests):
             ("connect", "host", "1", "extra"),
             ("connect", "-c", "a:1", "host", "1"),
             ("fetch",),
-            ("fetch", "a", "b"),
+            ("fetch", "--max-redirs=-1", "u"),
+            ("fetch", "--max-time=nan", "u"),
+            ("fetch", "--max-filesize=x", "u"),
         ):
             said = self.refused(*arguments)
             self.assertTrue(said.startswith(f"sockproto: {arguments[0]}: "), said)
@@ -227,18 +229,63 @@ class CallTests(MainTests):
         )
 
     def test_fetch(self) -> None:
-        """`fetch` takes headers in order."""
+        """`fetch` takes curl's letters, and headers in order."""
+        seen: list[fetching.FetchOptions] = []
+        self.patch(fetching, "fetch", seen.append)
+        for arguments in (
+            ("fetch", "u"),
+            (
+                "fetch",
+                "-H",
+                "a: b",
+                "-H",
+                "c:d",
+                "-LIfk",
+                "-o",
+                "x",
+                "u",
+                "v",
+                "-X",
+                "Y",
+            ),
+        ):
+            self.assertEqual(self.run_main(*arguments), 0, self.stderr.getvalue())
+        plain, much = seen
         self.assertEqual(
-            self.called(fetching, "fetch", "fetch", "u", "-H", "a: b", "-H", "c:d"),
-            {
-                "url": "u",
-                "output": None,
-                "headers": ("a: b", "c:d"),
-                "family": None,
-                "timeout": 60.0,
-                "verbose": False,
-            },
+            plain,
+            fetching.FetchOptions(
+                urls=("u",),
+                outputs=(),
+                remote_name=False,
+                include=False,
+                head=False,
+                verbose=False,
+                headers=(),
+                method=None,
+                data=(),
+                user=None,
+                user_agent=None,
+                location=False,
+                max_redirs=20,
+                fail=False,
+                insecure=False,
+                cacert=None,
+                family=None,
+                resolve=(),
+                unix_socket=None,
+                timeout=60.0,
+                connect_timeout=None,
+                max_time=None,
+                max_filesize=None,
+                compressed=False,
+                raw=False,
+                raw_request=None,
+                report=None,
+            ),
         )
+        self.assertEqual((much.urls, much.outputs), (("u", "v"), ("x",)))
+        self.assertEqual((much.headers, much.method), (("a: b", "c:d"), "Y"))
+        self.assertTrue(much.location and much.head and much.fail and much.insecure)
 
     def test_serve(self) -> None:
         """`serve` reads its options by itself, as twistd does."""

@@ -4,468 +4,416 @@ One request and its response, in memory and over real sockets.
 
 from __future__ import annotations
 
+import gzip
+import zlib
+from base64 import b64encode
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import trustme
-from hypothesis import given, settings, strategies as st
-from OpenSSL import SSL
-from twisted.internet import ssl
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from hypothesis import example, given, settings, strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import (
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError as RefusedError,
+)
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IPushProducer,
+)
+from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols import tls
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
 import sockproto.tls  # noqa: F401 - what a lost connection is told depends on it
-from sockproto.connecting import Observer
 from sockproto.errors import (
     BodyCutShort,
     BodyMalformed,
-    CannotWrite,
-    CertificateRefused,
+    CodingMalformed,
     ConnectionWasReset,
-    HandshakeFailed,
     HeaderNotSendable,
     HeadMalformed,
     MisuseError,
+    NameNotResolved,
     NotConnected,
     NothingCame,
+    RedirectRefused,
     SchemeNotSupported,
+    SettingError,
     SockprotoError,
     TimedOut,
     TooLarge,
+    TooManyRedirects,
+    TrustMalformed,
     UrlMalformed,
 )
-from sockproto.fetching import FetchProtocol, Response, fetch
-from sockproto.transports import innermost
-from sockproto.version import __version__
-from sockproto.wire.exchange import Exchange, HeadCame
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IAddress
-
-HEAD = b"HTTP/1.1 200 OK\r\n"
-FIVE = HEAD + b"Content-Length: 5\r\n\r\n"
-CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-TO_CLOSE = HEAD + b"\r\n"
-
-USUAL = b"User-Agent: sockproto/%b\r\nAccept: */*\r\nConnection: close\r\n" % (
-    __version__.encode()
+from sockproto.fetching import FetchObserver, Response, fetch
+from sockproto.fetching.client import LARGEST_BODY_IN_MEMORY, MOST_REDIRECTS
+from sockproto.wire.coding import PIECE
+from sockproto.wire.response import HeadCame, Limits, ResponseEnded
+from tests.fetching.fakes import (
+    CHUNKED,
+    FIVE,
+    GZIP,
+    HEAD,
+    LAST,
+    REQUEST,
+    TO_CLOSE,
+    USUAL,
+    Basket,
+    Bucket,
+    Line,
+    Noting,
+    basic,
+    redirect,
+    sized,
 )
 
-
-class Basket:
-    """
-    A sink that keeps what it is given, or raises instead.
-    """
-
-    def __init__(
-        self, begin: BaseException | None = None, write: BaseException | None = None
-    ) -> None:
-        self._begin = begin
-        self._write = write
-        self.heads: list[HeadCame] = []
-        self.body = b""
-
-    def begin(self, head: HeadCame) -> None:
-        if self._begin is not None:
-            raise self._begin
-        self.heads.append(head)
-
-    def write(self, data: bytes) -> None:
-        if self._write is not None:
-            raise self._write
-        self.body += data
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
-class Conversation:
-    """
-    A `FetchProtocol` on a `StringTransport`, with what came of it.
-    """
-
-    def __init__(
-        self, *, timeout: float | None = None, basket: Basket | None = None
-    ) -> None:
-        self.clock = Clock()
-        self.basket = basket or Basket()
-        self.transport = StringTransport()
-        self.protocol = FetchProtocol(
-            Exchange(b"/", [(b"Host", b"h")]),
-            self.basket,
-            clock=self.clock,
-            timeout=timeout,
-        )
-        self.outcomes: list[HeadCame | BaseException] = []
-        self.protocol.done.addCallbacks(
-            self.outcomes.append, lambda failure: self.outcomes.append(failure.value)
-        )
-        self.protocol.makeConnection(self.transport)
-
-    def lose(self, *, why: BaseException, half_close: bool = False) -> None:
-        """End the connection, the peer's side of it first if it can be so."""
-        if half_close:
-            self.protocol.readConnectionLost()
-        if self.transport.disconnected:
-            why = ConnectionAborted()
-        self.protocol.connectionLost(Failure(why))
-
-    @property
-    def outcome(self) -> HeadCame | BaseException:
-        """The one thing that `done` fired with."""
-        (outcome,) = self.outcomes
-        return outcome
-
-
-class ProtocolTests(SynchronousTestCase):
-    """The protocol, without a network."""
-
-    def test_request(self) -> None:
-        """The request is sent when the connection is there, once."""
-        talk = Conversation()
-        self.assertEqual(talk.transport.value(), b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-        talk.protocol.dataReceived(FIVE)
-        talk.protocol.dataReceived(b"hello")
-        self.assertEqual(talk.transport.value(), b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-
-    def test_complete(self) -> None:
-        """A complete response closes the connection, and has its head fire."""
-        for body in (FIVE + b"hello", CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"):
-            talk = Conversation()
-            talk.protocol.dataReceived(body + b"behind")
-            self.assertTrue(talk.transport.disconnecting)
-            talk.lose(why=ConnectionDone())
-            self.assertEqual(talk.basket.body, b"hello")
-            self.assertEqual(talk.basket.heads, [talk.outcome])
-
-    def test_complete_then_reset(self) -> None:
-        """What becomes of the connection of a complete response is no matter."""
-        for why in (ConnectionLost(), ConnectionAborted(), SSL.Error([])):
-            talk = Conversation()
-            talk.protocol.dataReceived(FIVE + b"hello")
-            talk.protocol.dataReceived(b"late")
-            talk.lose(why=why)
-            self.assertIsInstance(talk.outcome, HeadCame)
-
-    def test_read_to_close(self) -> None:
-        """The end of the peer's side ends a body that has no other end."""
-        talk = Conversation()
-        talk.protocol.dataReceived(TO_CLOSE + b"hel")
-        talk.protocol.dataReceived(b"lo")
-        talk.protocol.readConnectionLost()
-        self.assertTrue(talk.transport.disconnecting)
-        talk.lose(why=ConnectionDone())
-        self.assertEqual(talk.basket.body, b"hello")
-        self.assertIsInstance(talk.outcome, HeadCame)
-
-    def test_interim(self) -> None:
-        """Interim responses are passed over; the sink has the final head alone."""
-        talk = Conversation()
-        talk.protocol.dataReceived(b"HTTP/1.1 100 Continue\r\n\r\n" * 2 + FIVE)
-        self.assertEqual([head.raw for head in talk.basket.heads], [FIVE])
-
-    def test_lost_at_every_point(self) -> None:
-        """Wherever the connection ends, `done` fires once, with the right kind."""
-        for stream, head, complete in (
-            (FIVE + b"hello", FIVE, len(FIVE) + 5),
-            (CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", CHUNKED, len(CHUNKED) + 15),
-            (TO_CLOSE + b"hello", TO_CLOSE, len(TO_CLOSE)),
-        ):
-            for end in range(len(stream) + 1):
-                for half_close in (True, False):
-                    talk = Conversation(timeout=30)
-                    talk.protocol.dataReceived(stream[:end])
-                    talk.lose(why=ConnectionDone(), half_close=half_close)
-                    expected: type = BodyCutShort
-                    if not end:
-                        expected = NothingCame
-                    elif end < len(head):
-                        expected = HeadMalformed
-                    elif end >= complete:
-                        expected = HeadCame
-                    self.assertIs(type(talk.outcome), expected, stream[:end])
-                    self.assertEqual(talk.clock.getDelayedCalls(), [])
-
-    def test_reset_at_every_point(self) -> None:
-        """A reset never passes for the end of a response."""
-        for stream, complete in (
-            (FIVE + b"hello", True),
-            (CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", True),
-            (TO_CLOSE + b"hello", False),
-        ):
-            for end in range(len(stream) + 1):
-                talk = Conversation(timeout=30)
-                talk.protocol.dataReceived(stream[:end])
-                talk.lose(why=ConnectionLost())
-                whole = complete and end == len(stream)
-                expected = HeadCame if whole else ConnectionWasReset
-                self.assertIs(type(talk.outcome), expected, stream[:end])
-                self.assertEqual(talk.clock.getDelayedCalls(), [])
-
-    @settings(deadline=None)
-    @given(cuts=st.lists(st.integers(0, 100), max_size=6))
-    def test_chopping(self, cuts: list[int]) -> None:
-        """Segments change nothing."""
-        stream = CHUNKED + b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
-        talk = Conversation()
-        start = 0
-        for end in [*sorted(cuts), len(stream)]:
-            talk.protocol.dataReceived(stream[start:end])
-            start = max(start, min(end, len(stream)))
-        talk.lose(why=ConnectionDone())
-        self.assertEqual(talk.basket.body, b"hello")
-        self.assertIsInstance(talk.outcome, HeadCame)
-
-    def test_malformed(self) -> None:
-        """A response that breaks the grammar has the connection aborted."""
-        for stream, kind in (
-            (b"220 smtp\r\n\r\n", HeadMalformed),
-            (CHUNKED + b"zz\r\n", BodyMalformed),
-        ):
-            talk = Conversation()
-            talk.protocol.dataReceived(stream)
-            self.assertTrue(talk.transport.disconnected)
-            talk.lose(why=ConnectionAborted())
-            self.assertIsInstance(talk.outcome, kind)
-
-    def test_silence(self) -> None:
-        """A peer that is silent for the whole period is cut off."""
-        talk = Conversation(timeout=30)
-        talk.clock.advance(29.9)
-        self.assertFalse(talk.transport.disconnected)
-        talk.clock.advance(0.1)
-        self.assertTrue(talk.transport.disconnected)
-        talk.lose(why=ConnectionAborted())
-        error = talk.outcome
-        assert isinstance(error, TimedOut)
-        self.assertEqual(error.seconds, 30)
-        self.assertEqual(talk.clock.getDelayedCalls(), [])
-
-    def test_slow(self) -> None:
-        """Each byte begins the period anew, also one of an interim head."""
-        stream = b"HTTP/1.1 100 Continue\r\n\r\n" + FIVE + b"hello"
-        talk = Conversation(timeout=30)
-        for byte in stream:
-            talk.clock.advance(29)
-            talk.protocol.dataReceived(bytes([byte]))
-        self.assertFalse(talk.transport.disconnected)
-        talk.lose(why=ConnectionDone())
-        self.assertIsInstance(talk.outcome, HeadCame)
-
-    def test_patience(self) -> None:
-        """Without a timeout nothing is waited for on the clock."""
-        self.assertEqual(Conversation().clock.getDelayedCalls(), [])
-
-    def test_silence_after_the_end(self) -> None:
-        """A connection that does not close makes a complete response no failure."""
-        talk = Conversation(timeout=30)
-        talk.protocol.dataReceived(FIVE + b"hello")
-        talk.clock.advance(30)
-        talk.lose(why=ConnectionDone())
-        self.assertIsInstance(talk.outcome, HeadCame)
-
-    def test_cancel(self) -> None:
-        """To cancel aborts the connection, at every point, and that is all."""
-        for came in (b"", HEAD, FIVE, FIVE + b"hel"):
-            talk = Conversation(timeout=30)
-            talk.protocol.dataReceived(came)
-            talk.protocol.done.cancel()
-            self.assertTrue(talk.transport.disconnected)
-            self.assertIsInstance(talk.outcome, CancelledError)
-            talk.protocol.dataReceived(b"lo")
-            self.assertEqual(talk.basket.body, b"hel" if came.endswith(b"hel") else b"")
-            talk.lose(why=ConnectionAborted())
-            self.assertIsInstance(talk.outcome, CancelledError)
-            self.assertEqual(talk.clock.getDelayedCalls(), [])
-
-    def test_sink_refuses(self) -> None:
-        """An error of ours that a sink raises aborts, and is what `done` has."""
-        error = CannotWrite("here", "full")
-        for basket in (Basket(begin=error), Basket(write=error)):
-            talk = Conversation(basket=basket)
-            talk.protocol.dataReceived(FIVE + b"hel")
-            self.assertTrue(talk.transport.disconnected)
-            talk.protocol.dataReceived(b"lo")
-            talk.lose(why=ConnectionAborted())
-            self.assertIs(talk.outcome, error)
-            self.assertEqual(talk.basket.body, b"")
-
-    def test_sink_breaks(self) -> None:
-        """Whatever else a sink raises ends the exchange likewise."""
-        error = OSError(28, "No space left on device")
-        for basket in (Basket(begin=error), Basket(write=error)):
-            talk = Conversation(basket=basket)
-            talk.protocol.dataReceived(FIVE + b"hel")
-            self.assertTrue(talk.transport.disconnected)
-            talk.lose(why=ConnectionAborted())
-            self.assertIs(talk.outcome, error)
-
-    def test_without_close_notify(self) -> None:
-        """TLS that is cut off ends only what has an end of its own."""
-        for stream, kind in (
-            (FIVE + b"hello", HeadCame),
-            (FIVE + b"hel", BodyCutShort),
-            (CHUNKED + b"5\r\nhel", BodyCutShort),
-            (HEAD, HeadMalformed),
-            (TO_CLOSE + b"hello", ConnectionWasReset),
-            (TO_CLOSE, ConnectionWasReset),
-        ):
-            talk = Conversation()
-            talk.protocol.dataReceived(stream)
-            talk.lose(why=SSL.SysCallError(-1, "Unexpected EOF"))
-            self.assertIs(type(talk.outcome), kind, stream)
-
-
-class Answering(Protocol):
-    """
-    A server's end: hears one request, then does what its server says.
-    """
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.heard = b""
-        self.lost: Deferred[None] = Deferred()
-
-    def connectionMade(self) -> None:
-        self._server.connections.append(self)
-        if self._server.at_once is not None:
-            self._server.at_once(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.heard += data
-        if self.heard.endswith(self._server.request_end):
-            self._server.answer(self)
-
-    def say(self, data: bytes) -> None:
-        """Write."""
-        transport: Any = self.transport
-        transport.write(data)
-
-    def close(self) -> None:
-        """Close in good order."""
-        transport: Any = self.transport
-        transport.loseConnection()
-
-    def abort(self) -> None:
-        """Close with a reset."""
-        transport: Any = self.transport
-        transport.abortConnection()
-
-    def cut(self) -> None:
-        """Close the socket under TLS, once what was said is on its way."""
-        from twisted.internet import reactor
-
-        # TLS collects small writes until the reactor's next turn.
-        clock: Any = reactor
-        clock.callLater(
-            0, clock.callLater, 0, lambda: innermost(self.transport).loseConnection()
-        )
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost.callback(None)
-
-
-class Server(Factory):
-    """
-    Builds the server's ends, and keeps them.
-    """
-
-    noisy = False
-    request_end = b"\r\n\r\n"
-
-    def __init__(self) -> None:
-        self.connections: list[Answering] = []
-        self.answer: Callable[[Answering], object] = lambda _: None
-        self.at_once: Callable[[Answering], object] | None = None
-
-    def buildProtocol(self, addr: IAddress | None) -> Answering:
-        return Answering(self)
-
-
-class ServerTests(TestCase):
-    """What the tests over real sockets share."""
-
-    scheme = "http"
-    timeout = 20
+class MemoryTests(SynchronousTestCase):
+    """What the tests without a network share."""
 
     def setUp(self) -> None:
-        from twisted.internet import reactor
+        self.reactor: Any = MemoryReactorClock()
+        self.accepted = 0
 
-        self.reactor: Any = reactor
-        self.server = Server()
-        self.port = self.listen()
-        self.url = f"{self.scheme}://127.0.0.1:{self.port.getHost().port}/a"
-        self.addCleanup(self.hang_up)
+    def fetch(
+        self, url: Any = "http://192.0.2.1/a", **options: Any
+    ) -> Deferred[Response]:
+        """Begin to fetch."""
+        return fetch(self.reactor, url, **options)
 
-    async def hang_up(self) -> None:
-        """Close what is open at the server's end."""
-        await maybeDeferred(self.port.stopListening)
-        for connection in self.server.connections:
-            if not connection.lost.called:
-                connection.abort()
-            await connection.lost
-        for warning in self.flushWarnings():
-            # pyOpenSSL's, about what Twisted gives it.
-            self.assertIn("Passing pyOpenSSL", warning["message"])
+    def accept(self) -> Line:
+        """Take the next connection."""
+        host, port, factory, *_ = self.reactor.tcpClients[self.accepted]
+        self.accepted += 1
+        line = Line(self.reactor, (host, port))
+        line.protocol = factory.buildProtocol(line.getPeer())
+        line.protocol.makeConnection(line)
+        return line
 
-    def listen(self) -> Any:
-        """Begin to listen on a port that is free."""
-        return self.reactor.listenTCP(0, self.server, interface="127.0.0.1")
+    def taken(self, fetching: Deferred[Response]) -> Response:
+        """The response, with nothing left to do."""
+        response = self.successResultOf(fetching)
+        self.over()
+        return response
 
-    def answers(self, *said: bytes, then: Callable[[Answering], object] | None) -> None:
-        """Have the server answer so, and then do this."""
+    def failed(self, fetching: Deferred[Response], kind: type[BaseException]) -> Any:
+        """The error, with nothing left to do."""
+        error = self.failureResultOf(fetching, kind).value
+        self.reactor.advance(0)
+        self.over()
+        return error
 
-        def answer(connection: Answering) -> None:
-            for data in said:
-                connection.say(data)
-            if then is not None:
-                then(connection)
+    def over(self) -> None:
+        """Check that nothing is open and nothing is awaited."""
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(len(self.reactor.tcpClients), self.accepted)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
-        self.server.answer = answer
+    def answered(self, said: bytes = FIVE + b"hello", **options: Any) -> Response:
+        """The response to one request that is answered so."""
+        fetching = self.fetch(**options)
+        self.accept().say(said)
+        return self.taken(fetching)
 
-    def fetch(self, **options: Any) -> Deferred[Response]:
-        """Fetch what the server has."""
-        return fetch(self.reactor, self.url, **options)
+    def asked(self, url: str = "http://192.0.2.1/a", **options: Any) -> bytes:
+        """The bytes of one request."""
+        fetching = self.fetch(url, **options)
+        line = self.accept()
+        line.say(FIVE + b"hello")
+        self.taken(fetching)
+        return line.request
 
-    async def failing(self, kind: type[BaseException], **options: Any) -> Any:
-        """Fetch what ends with this error; returns it."""
-        with self.assertRaises(kind) as raised:
-            await self.fetch(**options)
-        return raised.exception
-
-    async def fetching(self, *said: bytes) -> list[Deferred[Response]]:
-        """Fetch what is still missing when the server has said this."""
-        heard: Deferred[None] = Deferred()
-        self.answers(*said, then=lambda _: heard.callback(None))
-        # In a list: who awaits us would await a Deferred as well.
-        begun = [self.fetch()]
-        await heard
-        return begun
-
-    async def request(self, **options: Any) -> bytes:
-        """The bytes of a request, as the server hears them."""
-        self.answers(FIVE + b"hello", then=None)
-        await self.fetch(**options)
-        return self.server.connections[-1].heard
+    def refused(self, kind: type[BaseException], *args: Any, **options: Any) -> Any:
+        """An error that is raised at once, before anything is done."""
+        try:
+            fetching = self.fetch(*args, **options)
+        except kind as error:
+            self.assertEqual(self.reactor.tcpClients, [])
+            self.assertEqual(self.reactor.unixClients, [])
+            self.assertEqual(self.reactor.getDelayedCalls(), [])
+            return error
+        fetching.addErrback(lambda _: None)
+        fetching.cancel()
+        raise self.failureException(f"{args}, {options} was taken")
 
 
-class FetchTests(ServerTests):
-    """`fetch` over TCP."""
+class RequestTests(MemoryTests):
+    """What is sent."""
 
-    async def test_response(self) -> None:
+    def test_usual(self) -> None:
+        """The request has these bytes, and Host first."""
+        self.assertEqual(
+            self.asked(),
+            b"GET /a HTTP/1.1\r\nHost: 192.0.2.1\r\n" + USUAL + b"\r\n",
+        )
+
+    def test_method(self) -> None:
+        """A method is sent as it is spelled."""
+        for method in ("POST", "Purge", "DELETE", "M-SEARCH", "OPTIONS"):
+            self.assertTrue(
+                self.asked(method=method).startswith(method.encode() + b" /a HTTP/1.1")
+            )
+
+    def test_no_method(self) -> None:
+        """What is no method is refused before anything is sent."""
+        for method in ("G T", "GET\r\n", "GET / HTTP/1.1\r\nX:", "\0", "É", "CONNECT"):
+            self.refused(HeaderNotSendable, method=method)
+
+    def test_empty_method(self) -> None:
+        """An empty method is none, and not ours."""
+        self.refused(HeaderNotSendable, method="")
+
+    def test_body(self) -> None:
+        """A body is sent as it is, with its length, by POST unless told otherwise."""
+        for method, sent in ((None, b"POST"), ("PUT", b"PUT"), ("GET", b"GET")):
+            for body in (b"a=b\r\n\0\xff", b""):
+                heard = self.asked(method=method, body=body)
+                head, _, came = heard.partition(b"\r\n\r\n")
+                self.assertEqual(came, body)
+                self.assertTrue(head.startswith(sent + b" /a "), head)
+                self.assertIn(
+                    b"\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+                    b"Content-Length: %d" % len(body),
+                    head,
+                )
+
+    def test_user(self) -> None:
+        """Who we are is said as Basic has it, a name alone with a colon."""
+        for user, sent in (
+            ("aladdin:open sesame", b"aladdin:open sesame"),
+            (b"a:\xff", b"a:\xff"),
+            ("a:b:c", b"a:b:c"),
+            ("é", b"\xc3\xa9:"),
+            ("", b":"),
+        ):
+            self.assertIn(basic(sent), self.asked(user=user))
+
+    def test_user_in_the_url(self) -> None:
+        """User information in the URL is sent so, and nowhere else."""
+        heard = self.asked("http://us%3Aer:p%40ss@192.0.2.1/a")
+        self.assertEqual(
+            heard,
+            b"GET /a HTTP/1.1\r\nHost: 192.0.2.1\r\n"
+            + USUAL
+            + basic(b"us:er:p@ss")
+            + b"\r\n",
+        )
+
+    def test_user_beats_the_url(self) -> None:
+        """What is given beside the URL counts."""
+        heard = self.asked("http://a:b@192.0.2.1/", user="c:d")
+        self.assertIn(basic(b"c:d"), heard)
+        self.assertNotIn(basic(b"a:b"), heard)
+
+    def test_own_headers(self) -> None:
+        """One's own headers follow, as they are, in order."""
+        heard = self.asked(
+            headers=[("X-b", " 1 "), (b"x-B", b"\xff"), ("\tY ", "\xe9"), ("Z", "")]
+        )
+        self.assertTrue(
+            heard.endswith(
+                USUAL + b"X-b: 1\r\nx-B: \xff\r\nY: \xc3\xa9\r\nZ: \r\n\r\n"
+            ),
+            heard,
+        )
+
+    def test_own_host(self) -> None:
+        """One's own Host takes the place of ours, the first, wherever it is given."""
+        self.assertEqual(
+            self.asked(headers=[("X", "1"), ("hOST", "example.com")]),
+            b"GET /a HTTP/1.1\r\nhOST: example.com\r\n" + USUAL + b"X: 1\r\n\r\n",
+        )
+
+    def test_own_usual(self) -> None:
+        """One's own User-Agent, Accept or Connection is the only one."""
+        heard = self.asked(
+            headers=[("connection", "x"), ("ACCEPT", "a/b"), ("User-agent", "me")]
+        )
+        self.assertTrue(
+            heard.endswith(
+                b"\r\nconnection: x\r\nACCEPT: a/b\r\nUser-agent: me\r\n\r\n"
+            )
+        )
+        self.assertEqual(heard.lower().count(b"\r\n"), 6)
+
+    def test_left_out(self) -> None:
+        """A header whose value is None is not sent."""
+        self.assertEqual(
+            self.asked(
+                headers=[("user-agent", None), (b"Accept", None), ("X", None)],
+                user="a:b",
+            ),
+            b"GET /a HTTP/1.1\r\nHost: 192.0.2.1\r\nConnection: close\r\n"
+            + basic(b"a:b")
+            + b"\r\n",
+        )
+
+    def test_not_sendable(self) -> None:
+        """A header that would smuggle something is refused before anything is sent."""
+        for name, value in (
+            ("X", "a\r\nInjected: b"),
+            ("X", "a\nb"),
+            ("X", "a\rb"),
+            ("X", "a\0"),
+            ("X", "\n"),
+            ("X\r\nY", "a"),
+            ("X\n", "a"),
+            ("X Y", "a"),
+            ("X:", "a"),
+            ("", "a"),
+            ("\xe9", "a"),
+            ("X\0", None),
+        ):
+            self.refused(HeaderNotSendable, headers=[(name, value)])
+            self.refused(
+                HeaderNotSendable,
+                headers=[(name.encode(), None if value is None else value.encode())],
+            )
+
+    def test_two_hosts(self) -> None:
+        """There is one Host at most (RFC 9112, section 3.2)."""
+        self.refused(HeaderNotSendable, headers=[("Host", "a"), ("host", "b")])
+
+    def test_not_text(self) -> None:
+        """A text that UTF-8 cannot spell is refused like others."""
+        self.refused(HeaderNotSendable, headers=[("X", "\ud800")])
+        self.refused(HeaderNotSendable, user="\ud800")
+
+    def test_bad_url(self) -> None:
+        """A URL that is not taken is refused at the call; nothing is sent."""
+        for url in (
+            "http://a b/",
+            "http://192.0.2.1/a b",
+            "http://192.0.2.1/\r\nX: y",
+            "http://192.0.2.1\r\n/",
+            "http://192.0.2.1/\0",
+            "http://192.0.2.1/\x1b[2J",
+            "http://192.0.2.1/?\t",
+            "http://us er@192.0.2.1/",
+            " http://192.0.2.1/",
+            "http://192.0.2.1/\x7f",
+        ):
+            self.refused(UrlMalformed, url)
+        for url in ("ftp://a/", "file:///etc/passwd", "gopher://a/_x"):
+            self.refused(SchemeNotSupported, url)
+
+    def test_bad_arguments(self) -> None:
+        """Arguments that mean nothing are refused at the call."""
+        bad: list[dict[str, Any]] = [
+            {"family": 5},
+            {"timeout": -1},
+            {"timeout": 0},
+            {"timeout": float("nan")},
+            {"connect_timeout": 0},
+            {"max_time": 0},
+            {"max_time": float("inf")},
+            {"max_body": -1},
+            {"max_body": 1.5},
+            {"max_redirects": -1},
+            {"max_redirects": True},
+        ]
+        for options in bad:
+            error = self.refused(MisuseError, **options)
+            self.assertIsInstance(error, SettingError)
+            self.assertIn(error.name, options)
+
+    def test_beside_raw_request(self) -> None:
+        """What would be in a request of ours is not dropped beside one's own."""
+        for name, seen in (
+            ("method", "PUT"),
+            ("headers", [("A", "b")]),
+            ("body", b"hello"),
+            ("user", "u:p"),
+            ("follow", True),
+        ):
+            options = {name: seen, "raw_request": REQUEST}
+            error = self.refused(SettingError, **options)
+            self.assertEqual((error.name, error.seen), (name, seen))
+            self.assertEqual(error.allowed, "nothing beside raw_request")
+        none: dict[str, Any] = {
+            "method": None,
+            "headers": (),
+            "body": None,
+            "user": None,
+        }
+        sent = self.asked(raw_request=REQUEST, follow=False, **none)
+        self.assertEqual(sent, REQUEST)
+
+    def test_empty_beside_raw_request(self) -> None:
+        """What is there and empty would be in a request of ours, too."""
+        empty: Any
+        for name, empty in (("body", b""), ("user", ""), ("user", b""), ("method", "")):
+            options = {name: empty, "raw_request": REQUEST}
+            error = self.refused(SettingError, **options)
+            self.assertEqual((error.name, error.seen), (name, empty))
+
+    def test_raw_request(self) -> None:
+        """A request of one's own is sent byte for byte."""
+        for request in (
+            b"GET /a HTTP/1.0\r\nHost: h\n\r\n",
+            b"\r\n\0\xff not HTTP at all",
+            b"GET / HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n",
+            b"",
+        ):
+            self.assertEqual(self.asked(raw_request=request), request)
+
+    def test_raw_head(self) -> None:
+        """A HEAD in it means that the answer has no body."""
+        for request in (
+            b"HEAD /a HTTP/1.1\r\nHost: h\r\n\r\n",
+            b"\r\nHEAD /a HTTP/1.0\n\n",
+        ):
+            response = self.answered(
+                HEAD + b"Content-Length: 1000000000000\r\n\r\n", raw_request=request
+            )
+            self.assertEqual(response.body, b"")
+        for request in (b"GET /HEAD HTTP/1.1\r\n\r\n", b"HEADER / HTTP/1.1\r\n\r\n"):
+            self.assertEqual(self.answered(raw_request=request).body, b"hello")
+
+    def test_decompress(self) -> None:
+        """What is decoded is asked for, unless one's own header says what is."""
+        self.assertIn(
+            b"\r\nAccept-Encoding: gzip, deflate\r\n", self.asked(decompress=True)
+        )
+        self.assertNotIn(b"Accept-Encoding", self.asked())
+        self.assertNotIn(b"Accept-Encoding", self.asked(decompress=True, raw=True))
+        heard = self.asked(decompress=True, headers=[("accept-encoding", "gzip")])
+        self.assertIn(b"\r\naccept-encoding: gzip\r\n", heard)
+        self.assertNotIn(b"deflate", heard)
+
+    def test_host(self) -> None:
+        """Host has the port where it is not the scheme's, and never a zone."""
+        for url, host, address in (
+            ("http://192.0.2.1:8080/", b"192.0.2.1:8080", ("192.0.2.1", 8080)),
+            ("http://[::1]:81/", b"[::1]:81", ("::1", 81)),
+            ("http://[2001:DB8::1]", b"[2001:db8::1]", ("2001:db8::1", 80)),
+            ("http://[fe80::1%25eth0]/", b"[fe80::1]", ("fe80::1%eth0", 80)),
+            ("EXAMPLE.com", b"example.com", ("127.0.0.1", 80)),
+        ):
+            self.assertIn(b"\r\nHost: " + host + b"\r\n", self.asked(url))
+            self.assertEqual(self.reactor.tcpClients[-1][:2], address)
+
+
+class ResponseTests(MemoryTests):
+    """What comes back."""
+
+    def test_response(self) -> None:
         """The response says all that came, and between which addresses."""
         head = b"HTTP/1.1 404 Not  Here\r\nB:  2\r\na: 1\r\nB: 3\r\n"
-        head += b"Content-Length: 5\r\n\r\n"
-        self.answers(head + b"hello", then=None)
-        response = await self.fetch()
-        peer = self.server.connections[0].transport
-        assert peer is not None
-        address: Any = peer.getPeer()
+        head += b"Transfer-Encoding: chunked\r\n\r\n"
+        response = self.answered(
+            head + b"5\r\nhello\r\n0\r\nT: 1\r\nt:  2\r\n\r\nbehind",
+            url="HTTP://us:er@Example.com:8080/a?b#c",
+        )
         self.assertEqual(
             response,
             Response(
@@ -476,478 +424,1164 @@ class FetchTests(ServerTests):
                     (b"B", b"2"),
                     (b"a", b"1"),
                     (b"B", b"3"),
-                    (b"Content-Length", b"5"),
+                    (b"Transfer-Encoding", b"chunked"),
                 ),
                 head=head,
+                trailers=((b"T", b"1"), (b"t", b"2")),
                 body=b"hello",
                 place=None,
-                local=f"127.0.0.1:{address.port}",
-                peer=f"127.0.0.1:{self.port.getHost().port}",
+                url="http://example.com:8080/a?b",
+                redirects=(),
+                local="10.0.0.1:12345",
+                peer="127.0.0.1:8080",
             ),
         )
 
-    async def test_body_identical(self) -> None:
-        """A large body comes as it was sent, however it is delimited."""
-        body = bytes(range(256)) * 8192
-        half = len(body) // 2
-        chunks = b"".join(
-            b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:half], body[half:])
-        )
-        for said, then in (
-            (HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body, None),
-            (CHUNKED + chunks + b"0\r\n\r\n", None),
-            (TO_CLOSE + body, Answering.close),
-        ):
-            self.answers(said, then=then)
-            response = await self.fetch()
-            self.assertTrue(response.body == body)
+    def test_redirect(self) -> None:
+        """A redirect is a response like others, unless it is to be followed."""
+        response = self.answered(redirect("/b", body=b"moved"))
+        self.assertEqual((response.status, response.body), (302, b"moved"))
 
-    async def test_request(self) -> None:
-        """The request has these bytes, and Host first."""
-        self.assertEqual(
-            await self.request(),
-            b"GET /a HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % self.port.getHost().port
-            + USUAL
-            + b"\r\n",
-        )
-
-    async def test_own_headers(self) -> None:
-        """One's own headers follow, as they are, in order."""
-        heard = await self.request(
-            headers=[("X-b", " 1 "), (b"x-B", b"\xff"), ("\tY ", "\xe9"), ("Z", "")]
-        )
-        self.assertTrue(
-            heard.endswith(
-                USUAL + b"X-b: 1\r\nx-B: \xff\r\nY: \xc3\xa9\r\nZ: \r\n\r\n"
-            ),
-            heard,
-        )
-
-    async def test_own_host(self) -> None:
-        """One's own Host takes the place of ours, the first, wherever it is given."""
-        self.assertEqual(
-            await self.request(headers=[("X", "1"), ("hOST", "example.com")]),
-            b"GET /a HTTP/1.1\r\nhOST: example.com\r\n" + USUAL + b"X: 1\r\n\r\n",
-        )
-
-    async def test_own_usual(self) -> None:
-        """One's own User-Agent, Accept or Connection is the only one."""
-        heard = await self.request(
-            headers=[("connection", "x"), ("ACCEPT", "a/b"), ("User-agent", "me")]
-        )
-        self.assertTrue(
-            heard.endswith(
-                b"\r\nconnection: x\r\nACCEPT: a/b\r\nUser-agent: me\r\n\r\n"
-            )
-        )
-        self.assertEqual(heard.lower().count(b"\r\n"), 6)
-
-    def test_not_sendable(self) -> None:
-        """A header that would smuggle something is refused before anything is sent."""
-        for name, value in (
-            ("X", "a\r\nInjected: b"),
-            ("X", "a\nb"),
-            ("X", "a\rb"),
-            ("X", "a\0"),
-            ("X\r\nY", "a"),
-            ("X Y", "a"),
-            ("X:", "a"),
-            ("", "a"),
-            ("\xe9", "a"),
-            ("Content-Length", "5"),
-        ):
-            with self.assertRaises(HeaderNotSendable):
-                self.fetch(headers=[(name, value)])
-            with self.assertRaises(HeaderNotSendable):
-                self.fetch(headers=[(name.encode(), value.encode())])
-        with self.assertRaises(HeaderNotSendable):
-            self.fetch(headers=[("Host", "a"), ("host", "b")])
-
-    def test_bad_url(self) -> None:
-        """A URL that is not taken is refused at the call."""
-        with self.assertRaises(UrlMalformed):
-            fetch(self.reactor, "http://a b/")
-        with self.assertRaises(SchemeNotSupported):
-            fetch(self.reactor, "ftp://a/")
-
-    def test_bad_arguments(self) -> None:
-        """Arguments that mean nothing are refused at the call."""
-        bad: list[dict[str, Any]] = [
-            {"family": 5},
-            {"timeout": -1},
-            {"timeout": 0},
-            {"timeout": float("nan")},
-            {"max_body": -1},
-        ]
-        for options in bad:
-            try:
-                taken = self.fetch(**options)
-            except MisuseError:
-                continue
-            taken.addErrback(lambda _: None)
-            taken.cancel()
-            self.fail(f"{options} was taken")
-
-    async def test_redirect(self) -> None:
-        """A redirect is a response like others."""
-        self.answers(
-            b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n",
-            then=None,
-        )
-        response = await self.fetch()
-        self.assertEqual((response.status, response.body), (302, b""))
-        self.assertEqual(len(self.server.connections), 1)
-
-    async def test_in_memory(self) -> None:
-        """A body in memory may be as large as was said, and no larger."""
-        endless = CHUNKED + b"6\r\nhello!\r\n"
-        for said in (FIVE + b"hello", TO_CLOSE + b"hello", endless):
-            self.answers(said, then=Answering.close)
-            if said is not endless:
-                self.assertEqual((await self.fetch(max_body=5)).body, b"hello")
-            error = await self.failing(TooLarge, max_body=4)
-            self.assertEqual(error.limit, 4)
-
-    async def test_too_large_is_aborted(self) -> None:
-        """A body that is too large, or has no end, is not read to its end."""
-        self.answers(HEAD + b"Content-Length: 6\r\n\r\n", then=None)
-        await self.failing(TooLarge, max_body=5)
-        await self.server.connections[-1].lost
-
-        self.answers(CHUNKED + b"100000\r\n" + b"x" * 0x10000, then=None)
-        await self.failing(TooLarge, max_body=100)
-        await self.server.connections[-1].lost
-
-    async def test_errors(self) -> None:
-        """Each way to end too early is an error of its own."""
-        for said, then, kind in (
-            (b"", Answering.close, NothingCame),
-            (b"HTTP/1.1 2", Answering.close, HeadMalformed),
-            (b"220 smtp\r\n\r\n", None, HeadMalformed),
-            (FIVE + b"hel", Answering.close, BodyCutShort),
-            (CHUNKED + b"zz\r\n", None, BodyMalformed),
-            (FIVE + b"hel", Answering.abort, ConnectionWasReset),
-            (TO_CLOSE + b"hel", Answering.abort, ConnectionWasReset),
-        ):
-            self.answers(said, then=then)
-            await self.failing(kind)
-
-    async def test_refused(self) -> None:
-        """A port on which nobody listens is said to be so."""
-        await self.port.stopListening()
-        error = await self.failing(NotConnected)
-        self.assertEqual(error.problem, "connection refused")
-
-    async def test_silence(self) -> None:
-        """A peer that says nothing is given up."""
-        self.answers(FIVE + b"hel", then=None)
-        error = await self.failing(TimedOut, timeout=0.05)
-        self.assertEqual(error.seconds, 0.05)
-        await self.server.connections[0].lost
-
-    async def test_cancel(self) -> None:
-        """To cancel closes the connection, at every point, and nothing is logged."""
-        for said in (b"", HEAD, FIVE + b"hel"):
-            (fetching,) = await self.fetching(said)
-            fetching.cancel()
-            self.assertIsInstance(self.failureResultOf(fetching).value, CancelledError)
-            await self.server.connections[-1].lost
-            self.assertEqual(self.flushLoggedErrors(), [])
-
-    async def test_cancel_while_connecting(self) -> None:
-        """To cancel before there is a connection leaves none."""
+    def test_end_of_stream(self) -> None:
+        """A body without an end of its own ends with the connection."""
         fetching = self.fetch()
-        fetching.cancel()
-        self.assertIsInstance(self.failureResultOf(fetching).value, CancelledError)
+        line = self.accept()
+        line.say(TO_CLOSE, b"hel", b"lo")
+        self.assertNoResult(fetching)
+        line.end()
+        self.assertEqual(self.taken(fetching).body, b"hello")
 
-    async def test_sink(self) -> None:
+    def test_errors(self) -> None:
+        """Each way to end too early is an error of its own."""
+        for said, end, kind in (
+            (b"", Line.end, NothingCame),
+            (b"HTTP/1.1 2", Line.end, HeadMalformed),
+            (b"220 smtp\r\n\r\n", None, HeadMalformed),
+            (FIVE + b"hel", Line.end, BodyCutShort),
+            (CHUNKED + b"5\r\nhello\r\n", Line.end, BodyCutShort),
+            (CHUNKED + b"5\r\nhello\r\n0\r\n", Line.end, BodyCutShort),
+            (CHUNKED + b"zz\r\n", None, BodyMalformed),
+            (sized(b"no gzip", GZIP), None, CodingMalformed),
+        ):
+            fetching = self.fetch(decompress=True)
+            line = self.accept()
+            line.say(said)
+            if end is not None:
+                end(line)
+            self.failed(fetching, kind)
+
+    def test_reset(self) -> None:
+        """A reset is the end of no body, however it is framed."""
+        for said in (
+            b"",
+            HEAD,
+            FIVE + b"hel",
+            CHUNKED,
+            CHUNKED + b"5\r\nhello\r\n",
+            TO_CLOSE,
+            TO_CLOSE + b"hello",
+        ):
+            for why in (ConnectionLost(), ConnectionAborted()):
+                fetching = self.fetch()
+                line = self.accept()
+                line.say(said)
+                line.break_off(why)
+                self.failed(fetching, ConnectionWasReset)
+
+    def test_behind(self) -> None:
+        """Bytes behind the response are no error, and no part of it."""
+        response = self.answered(FIVE + b"hello" + FIVE + b"world")
+        self.assertEqual(response.body, b"hello")
+
+    def test_interim(self) -> None:
+        """Interim responses are passed over."""
+        said = b"HTTP/1.1 103 Early\r\nLink: </x>\r\n\r\n" * 20 + FIVE + b"hello"
+        self.assertEqual(self.answered(said).head, FIVE)
+        fetching = self.fetch()
+        self.accept().say(b"HTTP/1.1 103 Early\r\n\r\n" * 21)
+        self.failed(fetching, HeadMalformed)
+
+    def test_limits(self) -> None:
+        """What a head may weigh can be said."""
+        for limits in (
+            Limits(head=20),
+            Limits(line=10),
+            Limits(fields=0),
+            Limits(interim=0),
+        ):
+            fetching = self.fetch(limits=limits)
+            line = self.accept()
+            line.say(b"HTTP/1.1 100 C\r\n\r\n" + FIVE + b"hello")
+            self.assertTrue(line.disconnected)
+            self.failed(fetching, HeadMalformed)
+        fetching = self.fetch(limits=Limits(chunk_line=5))
+        self.accept().say(CHUNKED + b"5;a=b\r\nhello\r\n")
+        self.failed(fetching, BodyMalformed)
+
+    def test_decompress(self) -> None:
+        """A coded body is decoded if that was asked for, else it stays as it is."""
+        coded = gzip.compress(b"hello" * 1000)
+        self.assertEqual(self.answered(sized(coded, GZIP)).body, coded)
+        for said in (
+            sized(coded, GZIP),
+            sized(zlib.compress(b"hello" * 1000), b"Content-Encoding: deflate\r\n"),
+            CHUNKED[:-2] + GZIP + b"\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(coded), coded),
+        ):
+            response = self.answered(said, decompress=True)
+            self.assertEqual(response.body, b"hello" * 1000)
+
+    def test_transfer_coding(self) -> None:
+        """A transfer coding is always taken off."""
+        coded = gzip.compress(b"hello")
+        said = HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n"
+        said += b"%x\r\n%b\r\n0\r\n\r\n" % (len(coded), coded)
+        self.assertEqual(self.answered(said).body, b"hello")
+
+    def test_raw(self) -> None:
+        """Raw, nothing is taken off, not even the chunks."""
+        coded = gzip.compress(b"hello")
+        for fields, body in (
+            (b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n0\r\nT: 1\r\n\r\n"),
+            (
+                b"Transfer-Encoding: gzip, chunked\r\n",
+                b"%X;x=y\r\n%b\r\n0\r\n\r\n" % (len(coded), coded),
+            ),
+            (GZIP + b"Content-Length: %d\r\n" % len(coded), coded),
+        ):
+            for decompress in (True, False):
+                response = self.answered(
+                    HEAD + fields + b"\r\n" + body, raw=True, decompress=decompress
+                )
+                self.assertEqual(response.body, body)
+
+    def test_max_body(self) -> None:
+        """A body may be as large as was said, and no larger."""
+        endless = CHUNKED + b"6\r\nhello!\r\n"
+        for said in (
+            FIVE + b"hello",
+            TO_CLOSE + b"hello",
+            CHUNKED + b"5\r\nhello\r\n" + LAST,
+            sized(gzip.compress(b"hello"), GZIP),
+            endless,
+        ):
+            for to in (None, Basket(), Bucket()):
+                if said is not endless and GZIP not in said:
+                    fetching = self.fetch(max_body=5, decompress=True, to=to)
+                    line = self.accept()
+                    line.say(said)
+                    line.end()
+                    self.assertIn(self.taken(fetching).body, (b"hello", None))
+                fetching = self.fetch(max_body=4, decompress=True, to=to)
+                line = self.accept()
+                line.say(said)
+                self.assertTrue(line.disconnected)
+                self.assertEqual(self.failed(fetching, TooLarge).limit, 4)
+
+    def test_max_body_decoded(self) -> None:
+        """Of a coded body, it is the decoded bytes that count."""
+        body = bytes(range(256))  # which does not shrink
+        said = sized(gzip.compress(b"a" * 10_000), GZIP)
+        fetching = self.fetch(max_body=10_000, decompress=True)
+        self.accept().say(said)
+        self.assertEqual(self.taken(fetching).body, b"a" * 10_000)
+        fetching = self.fetch(max_body=9_999, decompress=True)
+        self.accept().say(said)
+        self.assertEqual(self.failed(fetching, TooLarge).limit, 9_999)
+        coded = gzip.compress(body)
+        self.assertGreater(len(coded), len(body))
+        fetching = self.fetch(max_body=len(body), decompress=True)
+        line = self.accept()
+        line.say(CHUNKED[:-2] + GZIP + b"\r\n%x\r\n%b\r\n" % (len(coded), coded) + LAST)
+        self.assertEqual(self.taken(fetching).body, body)
+
+    def test_max_body_promised(self) -> None:
+        """A body that is said to be too large is not read at all."""
+        fetching = self.fetch(max_body=5)
+        line = self.accept()
+        line.say(HEAD + b"Content-Length: 6\r\n\r\n")
+        self.assertTrue(line.disconnected)
+        self.failed(fetching, TooLarge)
+
+    def test_max_body_of_none(self) -> None:
+        """What has no body is not too large."""
+        for method, said in (
+            ("HEAD", HEAD + b"Content-Length: 1000000000000\r\n\r\n"),
+            ("GET", b"HTTP/1.1 304 N\r\nContent-Length: 1000000000000\r\n\r\n"),
+            ("GET", HEAD + b"Content-Length: 0\r\n\r\n"),
+        ):
+            for limit in (None, 0):
+                response = self.answered(said, method=method, max_body=limit)
+                self.assertEqual(response.body, b"")
+
+    def test_in_memory(self) -> None:
+        """In memory there is a bound also where none was said; elsewhere not."""
+        said = HEAD + b"Content-Length: %d\r\n\r\n" % (LARGEST_BODY_IN_MEMORY + 1)
+        fetching = self.fetch()
+        self.accept().say(said)
+        error = self.failed(fetching, TooLarge)
+        self.assertEqual(error.limit, LARGEST_BODY_IN_MEMORY)
+        fetching = self.fetch(to=Basket())
+        line = self.accept()
+        line.say(said)
+        self.assertFalse(line.disconnecting)
+        fetching.cancel()
+        self.failed(fetching, CancelledError)
+
+    def test_bomb(self) -> None:
+        """A few bytes that decode to many end with an error, not in memory."""
+        packing = zlib.compressobj(wbits=31)
+        coded = b"".join(packing.compress(bytes(1 << 20)) for _ in range(24))
+        coded += packing.flush()
+        fetching = self.fetch(decompress=True)
+        self.accept().say(sized(coded, GZIP))
+        self.failed(fetching, TooLarge)
+        sizes: list[int] = []
+
+        class Tally(Basket):
+            def write(self, data: bytes) -> None:
+                sizes.append(len(data))
+
+        fetching = self.fetch(decompress=True, to=Tally())
+        self.accept().say(sized(coded, GZIP))
+        self.assertEqual(self.failed(fetching, TooLarge).ratio, 100)
+        self.assertLess(sum(sizes), 17 << 20)
+
+    def test_sink(self) -> None:
         """A sink has the head, then the body; the response has none then."""
         basket = Basket()
-        self.answers(FIVE + b"hello", then=None)
-        response = await self.fetch(to=basket)
+        response = self.answered(to=basket)
         self.assertEqual(basket.body, b"hello")
         self.assertEqual([head.raw for head in basket.heads], [response.head])
         self.assertIsNone(response.body)
         self.assertIsNone(response.place)
 
-    async def test_observer(self) -> None:
-        """An observer is told what happens on the socket, in order."""
-        told: list[object] = []
+    def test_sink_breaks(self) -> None:
+        """What a sink raises is what the caller gets."""
+        error = OSError(28, "No space left on device")
+        for basket in (Basket(begin=error), Basket(write=error)):
+            fetching = self.fetch(to=basket)
+            line = self.accept()
+            line.say(FIVE + b"hel")
+            self.assertTrue(line.disconnected)
+            self.assertIs(self.failed(fetching, OSError), error)
 
-        class Watching(Observer):
-            def resolved(self, host: str, addresses: object) -> None:
-                told.append((host, addresses))
+    def test_no_error_status(self) -> None:
+        """A status of 400 or more is a response, too."""
+        for status in (b"400", b"500", b"599"):
+            said = b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n" % status
+            self.assertEqual(self.answered(said).status, int(status))
 
+
+class FollowTests(MemoryTests):
+    """Redirects that are followed."""
+
+    def follow(self, *answers: bytes, **options: Any) -> list[Line]:
+        """Fetch what is answered so, one after the other; returns the lines."""
+        fetching = self.fetch(**{"follow": True, **options})
+        lines = []
+        for said in answers:
+            lines.append(self.accept())
+            lines[-1].say(said)
+        self.response = self.taken(fetching)
+        return lines
+
+    def not_followed(
+        self, location: str | bytes, kind: type[BaseException] = RedirectRefused
+    ) -> Any:
+        """The error of a redirect to where it must not go."""
+        fetching = self.fetch(follow=True)
+        line = self.accept()
+        line.say(redirect(location))
+        self.assertTrue(line.disconnected)
+        return self.failed(fetching, kind)
+
+    def test_methods(self) -> None:
+        """What becomes of the method, and of the body with it."""
+        for method, statuses in (
+            ("GET", {}),
+            ("HEAD", {}),
+            ("POST", {301: "GET", 302: "GET", 303: "GET"}),
+            ("PUT", {303: "GET"}),
+            ("DELETE", {303: "GET"}),
+        ):
+            body = b"a=b" if method in {"POST", "PUT"} else None
+            fields = [("X", "y")]
+            if body is not None:
+                fields += [("content-type", "a/b"), ("Content-Language", "de")]
+            for status in (301, 302, 303, 307, 308):
+                first, second = self.follow(
+                    redirect("/b", status, b"" if method == "HEAD" else b"moved"),
+                    HEAD + b"Content-Length: 0\r\n\r\n",
+                    method=method,
+                    body=body,
+                    headers=fields,
+                )
+                expected = statuses.get(status, method)
+                head, _, came = second.request.partition(b"\r\n\r\n")
+                line, _, headers = head.partition(b"\r\n")
+                self.assertEqual(line, b"%b /b HTTP/1.1" % expected.encode())
+                kept = body is not None and expected == method
+                self.assertEqual(came, body if kept else b"", (method, status))
+                for field in (b"content-type", b"content-length", b"content-language"):
+                    self.assertEqual(field in headers.lower(), kept, (method, status))
+                self.assertIn(b"\r\nX: y", headers)
+                self.assertTrue(first.request.startswith(method.encode()))
+
+    def test_response(self) -> None:
+        """The response is that of the last, and says which way it went."""
+        basket = Basket()
+        self.follow(
+            redirect("/b?c#d", 301, b"moved"),
+            redirect("http://u:p@192.0.2.2:81/", 308, b"moved"),
+            FIVE + b"hello",
+            url="http://u:p@192.0.2.1/a#f",
+            to=basket,
+        )
+        self.assertEqual(self.response.status, 200)
+        self.assertEqual(self.response.url, "http://192.0.2.2:81/")
+        self.assertEqual(
+            self.response.redirects, ("http://192.0.2.1/a", "http://192.0.2.1/b?c")
+        )
+        self.assertEqual(self.response.peer, "192.0.2.2:81")
+        self.assertEqual(basket.body, b"hello")
+        self.assertEqual([head.raw for head in basket.heads], [FIVE])
+
+    def test_location(self) -> None:
+        """A Location is relative or not, and is where it goes."""
+        for location, address, line in (
+            ("b", ("192.0.2.1", 80), b"GET /x/b HTTP/1.1"),
+            ("/b", ("192.0.2.1", 80), b"GET /b HTTP/1.1"),
+            ("../b", ("192.0.2.1", 80), b"GET /b HTTP/1.1"),
+            ("?b", ("192.0.2.1", 80), b"GET /x/a?b HTTP/1.1"),
+            ("#b", ("192.0.2.1", 80), b"GET /x/a HTTP/1.1"),
+            ("//192.0.2.2/b", ("192.0.2.2", 80), b"GET /b HTTP/1.1"),
+            ("http://192.0.2.2:81", ("192.0.2.2", 81), b"GET / HTTP/1.1"),
+            ("HTTP://[::1]/", ("::1", 80), b"GET / HTTP/1.1"),
+            ("/b c", ("192.0.2.1", 80), b"GET /b%20c HTTP/1.1"),
+            (b"/\xff", ("192.0.2.1", 80), b"GET /%FF HTTP/1.1"),
+            ("/é", ("192.0.2.1", 80), b"GET /%C3%A9 HTTP/1.1"),
+        ):
+            _, second = self.follow(
+                redirect(location), FIVE + b"hello", url="http://192.0.2.1/x/a"
+            )
+            self.assertEqual(second.address, address)
+            self.assertEqual(second.request.partition(b"\r\n")[0], line)
+
+    def test_no_redirect(self) -> None:
+        """What has no Location, or another status, is the answer itself."""
+        for said in (
+            b"HTTP/1.1 302 Found\r\nContent-Length: 5\r\n\r\nhello",
+            redirect("", body=b"hello"),
+            redirect("/b", 300, b"hello"),
+            redirect("/b", 305, b"hello"),
+            redirect("/b", 201, b"hello"),
+            redirect("/b", 404, b"hello"),
+        ):
+            self.follow(said)
+            self.assertEqual(self.response.body, b"hello")
+
+    def test_loop(self) -> None:
+        """A loop ends after as many redirects as are allowed."""
+        self.assertEqual(MOST_REDIRECTS, 20)
+        options: dict[str, Any]
+        for limit, options in (
+            (0, {"max_redirects": 0}),
+            (1, {"max_redirects": 1}),
+            (3, {"max_redirects": 3}),
+            (MOST_REDIRECTS, {}),
+        ):
+            fetching = self.fetch(follow=True, **options)
+            before = self.accepted
+            for _ in range(limit + 1):
+                line = self.accept()
+                line.say(redirect("/a"))
+            self.assertTrue(line.disconnected)
+            self.assertEqual(self.failed(fetching, TooManyRedirects).limit, limit)
+            self.assertEqual(self.accepted - before, limit + 1)
+
+    def test_as_many_as_allowed(self) -> None:
+        """So many redirects are no loop."""
+        self.follow(redirect("/b"), redirect("/c"), FIVE + b"hello", max_redirects=2)
+        self.assertEqual(len(self.response.redirects), 2)
+
+    def test_scheme(self) -> None:
+        """Only http and https are gone to."""
+        for location in (
+            "ftp://192.0.2.1/",
+            "file:///etc/passwd",
+            "gopher://192.0.2.1:25/_x",
+            "javascript:alert(1)",
+            "data:,x",
+            "mailto:a@b",
+            "dict://192.0.2.1/",
+        ):
+            error = self.not_followed(location)
+            self.assertEqual(error.location, location)
+            self.assertEqual(error.exit_status, 1)
+
+    def test_malformed(self) -> None:
+        """What is no URL is not gone to."""
+        for location in (
+            "http://h:0/",
+            "http://h:x/",
+            "http://[::1/",
+            "http://a b/",
+            "http://h\\@evil/",
+            b"http://h/\x01",
+            b"http://h/a\tb",
+            b"http://\xff/",
+            "http://u@v@h/",
+        ):
+            self.not_followed(location)
+
+    def test_no_host(self) -> None:
+        """A URL without a host is none (RFC 9110, section 4.2.1)."""
+        for location in ("http://", "http:///b", "http://?b", "//", "///b", "https://"):
+            self.not_followed(location)
+
+    def test_user_in_location_that_is_no_text(self) -> None:
+        """User information that is not UTF-8 is dropped as any other."""
+        for location in (b"http://\xff@192.0.2.1/b", b"//\xed\xa0\x80:@192.0.2.1/b"):
+            _, second = self.follow(redirect(location), FIVE + b"hello")
+            self.assertIn(b"GET /b HTTP/1.1\r\n", second.request)
+            self.assertNotIn(b"Authorization", second.request)
+
+    def test_injected(self) -> None:
+        """A Location with a line end has no second line to be sent."""
+        for location in (b"/\r\n\tX: y", b"/\n X: y", b"/a\rb", b"/a\0b"):
+            fetching = self.fetch(follow=True)
+            self.accept().say(redirect(location))
+            if len(self.reactor.tcpClients) > self.accepted:
+                line = self.accept()
+                self.assertNotIn(b"\r\nX: y", line.request)
+                line.say(FIVE + b"hello")
+                self.taken(fetching)
+            else:
+                self.failed(fetching, SockprotoError)
+
+    def test_body_is_not_awaited(self) -> None:
+        """The body of a redirect may be endless: its connection is closed."""
+        fetching = self.fetch(follow=True)
+        first = self.accept()
+        head = b"HTTP/1.1 302 F\r\nLocation: /b\r\nTransfer-Encoding: chunked\r\n\r\n"
+        first.say(head + b"5\r\nhello\r\n")
+        self.assertTrue(first.lost)
+        second = self.accept()
+        second.say(FIVE + b"hello")
+        self.assertEqual(self.taken(fetching).body, b"hello")
+
+    def test_body_is_not_judged(self) -> None:
+        """Nor is it looked at: broken, too large or not to be decoded."""
+        for fields in (
+            b"Content-Length: 1000000000000\r\n",
+            GZIP + b"Content-Length: 3\r\n",
+        ):
+            head = b"HTTP/1.1 302 F\r\nLocation: /b\r\n" + fields + b"\r\n"
+            self.follow(head + b"not", FIVE + b"hello", max_body=5, decompress=True)
+            self.assertEqual(self.response.body, b"hello")
+
+    def test_consumer(self) -> None:
+        """A consumer has the last response alone, and is registered once."""
+        bucket = Bucket()
+        self.follow(redirect("/b", body=b"moved"), FIVE + b"hello", to=bucket)
+        self.assertEqual((bucket.body, bucket.registered), (b"hello", 1))
+        self.assertIsNone(bucket.producer)
+
+    SECRETS = (
+        ("authorization", "Bearer s"),
+        ("Cookie", "c=s"),
+        ("cookie2", "s"),
+        ("Proxy-Authorization", "s"),
+        ("Host", "s.example"),
+        ("X-Other", "kept"),
+    )
+
+    def test_same_origin(self) -> None:
+        """Where scheme, host and port are the same, all is sent again."""
+        for location in (
+            "/b",
+            "http://example.com/b",
+            "//EXAMPLE.com:80/b",
+            "http://example.com./b",
+            "http://x:y@example.com/b",
+        ):
+            first, second = self.follow(
+                redirect(location),
+                FIVE + b"hello",
+                url="http://example.com/a",
+                headers=self.SECRETS,
+            )
+            self.assertEqual(
+                second.request, first.request.replace(b" /a ", b" /b "), location
+            )
+            _, second = self.follow(
+                redirect(location), FIVE + b"hello", url="http://us:er@example.com/a"
+            )
+            self.assertIn(basic(b"us:er"), second.request)
+            self.assertEqual(second.request.count(b"Authorization"), 1)
+
+    def test_other_origin(self) -> None:
+        """Elsewhere, nothing that is secret is sent, nor when it leads back."""
+        for location in (
+            "http://example.org/a",
+            "http://example.com:8080/a",
+            "http://sub.example.com/a",
+            "http://127.0.0.1/a",
+            "http://us:er@example.org/a",
+        ):
+            for way in ({"headers": self.SECRETS}, {"user": "us:er"}, {}):
+                url = "http://example.com/a" if way else "http://us:er@example.com/a"
+                first, *others = self.follow(
+                    redirect(location),
+                    redirect("http://example.com/a"),
+                    redirect("/b"),
+                    FIVE + b"hello",
+                    url=url,
+                    **way,
+                )
+                self.assertRegex(first.request, rb"(?i)\r\nauthorization: ")
+                for line in others:
+                    self.assertNotRegex(
+                        line.request,
+                        rb"(?i)\r\n(proxy-)?authorization|\r\ncookie|s\.example",
+                    )
+                    self.assertNotIn(b"us:er", line.request)
+                    self.assertNotIn(b64encode(b"us:er"), line.request)
+                    self.assertEqual(b"X-Other: kept" in line.request, "headers" in way)
+                    self.assertEqual(line.request.count(b"\r\nHost: "), 1)
+                self.assertIn(b"\r\nHost: example.com\r\n", others[1].request)
+
+    def test_user_in_location(self) -> None:
+        """Who we are is not what a server says."""
+        for location in ("http://evil:x@example.com/b", "//evil:x@example.com/b"):
+            _, second = self.follow(
+                redirect(location), FIVE + b"hello", url="http://example.com/a"
+            )
+            self.assertNotIn(b"evil", second.request)
+            self.assertNotIn(b"Authorization", second.request)
+            self.assertNotIn("evil", self.response.url)
+
+    def test_no_referer(self) -> None:
+        """Where we come from is not said."""
+        _, second = self.follow(redirect("/b"), FIVE + b"hello")
+        self.assertNotIn(b"referer", second.request.lower())
+
+    def test_observer(self) -> None:
+        """An observer is told of both exchanges, in order."""
+        noting = Noting()
+        self.follow(redirect("/b", body=b"moved"), FIVE + b"hello", observer=noting)
+        once = ["resolved", "asked", "connected", "sent", "received", "head_came"]
+        self.assertEqual(
+            noting.names(),
+            [*once, "closed", "redirected", *once, "ended", "closed"],
+        )
+        self.assertEqual(noting.of("redirected"), ["http://192.0.2.1/b"])
+        self.assertEqual(noting.of("head_came"), [302, 200])
+
+
+class ObserverTests(MemoryTests):
+    """What is told of an exchange."""
+
+    def test_order(self) -> None:
+        """An observer is told what happens, in order."""
+        noting = Noting()
+        said = (
+            b"HTTP/1.1 103 Early\r\n\r\n",
+            CHUNKED,
+            b"5\r\nhello\r\n0\r\nT: 1\r\n\r\nbehind",
+        )
+        fetching = self.fetch("http://u:p@example.com/a", observer=noting)
+        line = self.accept()
+        line.say(*said)
+        response = self.taken(fetching)
+        self.assertEqual(
+            noting.told,
+            [
+                ("resolved", ("example.com", ["127.0.0.1"])),
+                ("asked", ("http://example.com/a", line.request)),
+                ("connected", (response.local, response.peer)),
+                ("sent", line.request),
+                ("received", said[0]),
+                ("interim_came", 103),
+                ("received", said[1]),
+                ("head_came", 200),
+                ("received", said[2]),
+                ("ended", (((b"T", b"1"),), b"behind")),
+                ("closed", "the peer closed"),
+            ],
+        )
+
+    def test_need_not_care(self) -> None:
+        """An observer's methods do nothing by themselves."""
+        said = b"HTTP/1.1 100 C\r\n\r\n" + redirect("/b")
+        fetching = self.fetch(follow=True, observer=FetchObserver())
+        self.accept().say(said)
+        self.accept().say(FIVE + b"hello")
+        self.assertEqual(self.taken(fetching).body, b"hello")
+
+    def test_raises(self) -> None:
+        """What an observer raises is logged, and is nobody's trouble but its own."""
+
+        class Failing(FetchObserver):
             def connected(self, here: str, there: str) -> None:
-                told.append(there)
+                raise ZeroDivisionError
 
             def sent(self, data: bytes) -> None:
-                told.append(data)
+                raise ZeroDivisionError
 
             def received(self, data: bytes) -> None:
-                told.append(data)
+                raise ZeroDivisionError
+
+            def head_came(self, head: HeadCame) -> None:
+                raise ZeroDivisionError
+
+            def ended(self, end: ResponseEnded, behind: bytes) -> None:
+                raise ZeroDivisionError
 
             def closed(self, why: str) -> None:
-                told.append(why)
+                raise ZeroDivisionError
 
-        self.answers(FIVE + b"hello", then=None)
-        response = await self.fetch(observer=Watching())
-        resolved, there, sent, *received, why = told
-        self.assertEqual(resolved, ("127.0.0.1", ["127.0.0.1"]))
-        self.assertEqual(there, response.peer)
-        self.assertEqual(sent, self.server.connections[0].heard)
-        self.assertEqual(
-            b"".join(data for data in received if isinstance(data, bytes)),
-            FIVE + b"hello",
-        )
-        self.assertIsInstance(why, str)
-
-    async def test_family(self) -> None:
-        """An address of the other family is none."""
-        self.answers(FIVE + b"hello", then=None)
-        self.assertEqual((await self.fetch(family=4)).body, b"hello")
+        fetching = self.fetch(observer=Failing())
+        self.accept().say(FIVE + b"hello")
+        self.assertEqual(self.successResultOf(fetching).body, b"hello")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 6)
 
 
-class FileTests(ServerTests):
-    """`fetch` into a file."""
+class TimeTests(MemoryTests):
+    """How long it may take."""
+
+    def test_silence(self) -> None:
+        """A peer that is silent for the whole period is given up."""
+        fetching = self.fetch(timeout=30)
+        line = self.accept()
+        self.reactor.advance(29)
+        line.say(FIVE + b"hel")
+        self.reactor.advance(29)
+        self.assertNoResult(fetching)
+        self.reactor.advance(1)
+        self.assertTrue(line.disconnected)
+        self.reactor.advance(0)
+        error = self.failed(fetching, TimedOut)
+        self.assertEqual(error.seconds, 30)
+
+    def test_connecting(self) -> None:
+        """A connection that does not come in time is given up."""
+        options: dict[str, Any]
+        for options, seconds in (
+            ({"connect_timeout": 5}, 5),
+            ({"timeout": 5}, 5),
+            ({"connect_timeout": 5, "timeout": 9}, 5),
+            ({"connect_timeout": 9, "timeout": 5}, 5),
+        ):
+            fetching = self.fetch(**options)
+            self.reactor.advance(4.9)
+            self.assertNoResult(fetching)
+            self.reactor.advance(0.1)
+            error = self.failureResultOf(fetching, TimedOut).value
+            self.assertEqual(error.seconds, seconds)
+            self.assertIn("192.0.2.1", error.awaited)
+            self.assertTrue(self.reactor.connectors[-1].stoppedConnecting)
+            self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_connecting_for_long(self) -> None:
+        """An address has as long as the connection, and never less than usual."""
+        options: dict[str, Any]
+        for options, seconds in (
+            ({}, 30),
+            ({"connect_timeout": 5}, 30),
+            ({"connect_timeout": 120}, 120),
+            ({"timeout": 120}, 120),
+            ({"connect_timeout": 120, "timeout": 60}, 60),
+        ):
+            fetching = self.fetch(**options)
+            self.assertEqual(self.reactor.tcpClients[-1][3], seconds, options)
+            line = self.accept()
+            line.say(FIVE + b"hello")
+            self.taken(fetching)
+
+    def test_connected(self) -> None:
+        """That time is over with the connection."""
+        fetching = self.fetch(connect_timeout=5)
+        line = self.accept()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.reactor.advance(1000)
+        line.say(FIVE + b"hello")
+        self.taken(fetching)
+
+    def test_each_connection(self) -> None:
+        """Each connection has it anew."""
+        fetching = self.fetch(connect_timeout=5, follow=True)
+        self.reactor.advance(4)
+        self.accept().say(redirect("/b"))
+        self.reactor.advance(4)
+        self.assertNoResult(fetching)
+        self.reactor.advance(1)
+        self.failureResultOf(fetching, TimedOut)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_handshake(self) -> None:
+        """TLS has as long as a connection."""
+        # TLS collects small writes until a turn of the reactor that is global.
+        self.patch(tls, "_get_default_clock", lambda: self.reactor)
+        fetching = self.fetch("https://192.0.2.1/", connect_timeout=5)
+        line = self.accept()
+        self.assertEqual(line.address, ("192.0.2.1", 443))
+        self.reactor.advance(4.9)
+        self.assertNoResult(fetching)
+        self.reactor.advance(0.1)
+        self.reactor.advance(0)
+        error = self.failed(fetching, TimedOut)
+        self.assertEqual(error.awaited, "the TLS handshake")
+        self.assertNotIn(b"GET", line.request)
+        for warning in self.flushWarnings():
+            self.assertIn("Passing pyOpenSSL", warning["message"])
+
+    def test_max_time(self) -> None:
+        """All of it together has a bound, wherever it is when that is reached."""
+        options: dict[str, Any]
+        for said in (None, (b"",), (HEAD,), (FIVE + b"hel",)):
+            for options in ({}, {"timeout": 100, "connect_timeout": 100}):
+                fetching = self.fetch(max_time=10, **options)
+                line = None if said is None else self.accept()
+                if line is not None and said is not None:
+                    line.say(*said)
+                self.reactor.advance(9.9)
+                self.assertNoResult(fetching)
+                self.reactor.advance(0.1)
+                self.reactor.advance(0)
+                error = self.failureResultOf(fetching, TimedOut).value
+                self.assertEqual(error.awaited, "the whole response")
+                self.assertEqual(error.seconds, 10)
+                self.assertEqual(self.reactor.getDelayedCalls(), [])
+                if line is None:
+                    self.assertTrue(self.reactor.connectors[-1].stoppedConnecting)
+                    self.accepted += 1
+                else:
+                    self.assertTrue(line.disconnected)
+
+    def test_max_time_of_drops(self) -> None:
+        """A peer that sends a byte now and then does not get around it."""
+        fetching = self.fetch(max_time=10, timeout=2)
+        line = self.accept()
+        line.say(TO_CLOSE)
+        for _ in range(9):
+            self.reactor.advance(1)
+            line.say(b"x")
+        self.reactor.advance(1)
+        self.reactor.advance(0)
+        self.failed(fetching, TimedOut)
+
+    def test_max_time_of_redirects(self) -> None:
+        """Nor does one that leads on and on."""
+        fetching = self.fetch(max_time=10, follow=True)
+        for _ in range(10):
+            self.accept().say(redirect("/a"))
+            self.reactor.advance(1)
+        self.failureResultOf(fetching, TimedOut)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_in_time(self) -> None:
+        """What comes in time leaves nothing on the clock."""
+        fetching = self.fetch(max_time=10, timeout=5, connect_timeout=5, follow=True)
+        self.accept().say(redirect("/b"))
+        self.accept().say(FIVE + b"hello")
+        self.taken(fetching)
+
+    def test_after_the_end(self) -> None:
+        """A complete response does not wait for a close beyond the silence."""
+        fetching = self.fetch(timeout=30)
+        line = self.accept()
+        # A transport that has not sent all of the request keeps open until it has.
+        line.loseConnection = lambda: None  # type: ignore[method-assign]
+        line.say(FIVE + b"hello")
+        self.assertNoResult(fetching)
+        self.reactor.advance(30)
+        self.reactor.advance(0)
+        self.assertEqual(self.taken(fetching).body, b"hello")
+
+    def test_cancel(self) -> None:
+        """To cancel closes the connection, at every point, and that is all."""
+        for said in (b"", HEAD, FIVE, FIVE + b"hel"):
+            for to in (None, Basket(), Bucket()):
+                fetching = self.fetch(timeout=30, connect_timeout=5, to=to)
+                line = self.accept()
+                line.say(said)
+                fetching.cancel()
+                self.assertTrue(line.disconnected)
+                self.failed(fetching, CancelledError)
+                if isinstance(to, Bucket):
+                    self.assertIsNone(to.producer)
+
+    def test_cancel_while_connecting(self) -> None:
+        """To cancel before there is a connection leaves none."""
+        fetching = self.fetch(timeout=30)
+        fetching.cancel()
+        self.failureResultOf(fetching, CancelledError)
+        self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class ConsumerTests(MemoryTests):
+    """A Twisted consumer takes the body, as fast as it can."""
 
     def setUp(self) -> None:
         super().setUp()
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name).resolve()
-        self.place = self.folder / "a"
+        self.bucket = Bucket()
 
-    def there(self) -> dict[str, bytes]:
-        """The folder's files and what is in them."""
-        return {f.name: f.read_bytes() for f in self.folder.iterdir() if f.is_file()}
+    def begin(self, **options: Any) -> Line:
+        """Fetch into the bucket."""
+        self.fetching = self.fetch(to=self.bucket, **options)
+        return self.accept()
 
-    async def test_replaced(self) -> None:
-        """A file is replaced once the body is complete."""
-        self.place.write_bytes(b"old")
-        before: list[dict[str, bytes]] = []
+    def test_all(self) -> None:
+        """It has the body; it is registered from the head to the end."""
+        line = self.begin()
+        self.assertIsNone(self.bucket.producer)
+        line.say(FIVE)
+        self.assertTrue(verifyObject(IPushProducer, self.bucket.producer))
+        line.say(b"hel", b"lo")
+        response = self.taken(self.fetching)
+        self.assertIsNone(response.body)
+        self.assertEqual(self.bucket.body, b"hello")
+        self.assertIsNone(self.bucket.producer)
+        self.assertEqual(self.bucket.registered, 1)
 
-        def then(connection: Answering) -> None:
-            before.append(self.there())
-            connection.say(b"lo")
+    def test_empty(self) -> None:
+        """An empty body is one too."""
+        self.begin(method="HEAD").say(FIVE)
+        self.taken(self.fetching)
+        self.assertEqual((self.bucket.body, self.bucket.registered), (b"", 1))
 
-        self.answers(FIVE + b"hel", then=then)
-        for to in (str(self.place), self.place):
-            response = await self.fetch(to=to)
-            self.assertIsNone(response.body)
-            self.assertEqual(response.place, str(self.place))
-            self.assertEqual(self.there(), {"a": b"hello"})
-        self.assertEqual(before, [{"a": b"old"}, {"a": b"hello"}])
+    def test_pause(self) -> None:
+        """Full, it is written to no more, and nothing is read; then on it goes."""
+        self.bucket.fills = True
+        line = self.begin(timeout=30)
+        line.say(CHUNKED + b"1\r\na\r\n1\r\nb\r\n" + LAST)
+        for body in (b"a", b"ab"):
+            self.assertEqual(line.producerState, "paused")
+            self.assertEqual(self.bucket.body, body)
+            self.reactor.advance(1000)
+            self.assertNoResult(self.fetching)
+            self.bucket.resume()
+        self.reactor.advance(0)
+        self.taken(self.fetching)
+        self.assertIsNone(self.bucket.producer)
 
-    async def test_cut_short(self) -> None:
-        """What came of a body is kept beside its place."""
-        self.place.write_bytes(b"old")
-        self.answers(FIVE + b"hel", then=Answering.close)
-        await self.failing(BodyCutShort, to=self.place)
-        self.assertEqual(self.there(), {"a": b"old", "a.part": b"hel"})
+    def test_pause_of_a_decoder(self) -> None:
+        """What a few bytes decode to waits for it as well, piece by piece."""
+        size = 8 * PIECE
+        coded = gzip.compress(bytes(size))
+        self.assertLess(len(coded), 1024)
+        self.bucket.fills = True
+        line = self.begin(decompress=True)
+        line.say(sized(coded, GZIP))
+        turns = 0
+        while self.bucket.producer is not None:
+            turns += 1
+            self.assertLessEqual(len(self.bucket.body), turns * PIECE)
+            self.assertEqual(line.producerState, "paused")
+            self.bucket.resume()
+            self.reactor.advance(0)
+        self.taken(self.fetching)
+        self.assertEqual(self.bucket.body, bytes(size))
+        self.assertGreaterEqual(turns, 8)
 
-    async def test_not_connected(self) -> None:
-        """Where no body came, the file is as it was."""
-        self.place.write_bytes(b"old")
-        await self.port.stopListening()
-        await self.failing(NotConnected, to=self.place)
-        self.assertEqual(self.there(), {"a": b"old"})
+    def test_resumed_at_once(self) -> None:
+        """It may go on before it has paused."""
+        self.bucket.fills = True
+        self.bucket.on_write = self.bucket.resume
+        line = self.begin(timeout=30)
+        line.say(CHUNKED + b"1\r\na\r\n" * 2000 + LAST)
+        self.taken(self.fetching)
+        self.assertEqual(self.bucket.body, b"a" * 2000)
 
-    def at_head(self, act: Callable[[], object]) -> Observer:
-        """An observer that acts once the head has been taken."""
-        reactor = self.reactor
+    def test_paused_from_the_start(self) -> None:
+        """It may be full when it is registered."""
+        self.bucket.on_register = self.bucket.pause
+        line = self.begin()
+        line.say(FIVE + b"hello")
+        self.assertEqual(self.bucket.body, b"")
+        self.bucket.resume()
+        self.reactor.advance(0)
+        self.taken(self.fetching)
+        self.assertEqual(self.bucket.body, b"hello")
 
-        class Watching(Observer):
-            def received(self, data: bytes) -> None:
-                if data == FIVE:
-                    # Not before the protocol has handed it on.
-                    reactor.callLater(0, act)
+    def test_silence(self) -> None:
+        """A peer that is not read from is not silent; else it is."""
+        line = self.begin(timeout=30)
+        line.say(FIVE)
+        self.bucket.pause()
+        self.reactor.advance(1000)
+        self.assertNoResult(self.fetching)
+        self.bucket.resume()
+        self.reactor.advance(30)
+        self.reactor.advance(0)
+        self.failed(self.fetching, TimedOut)
+        self.assertIsNone(self.bucket.producer)
 
-        return Watching()
+    def test_max_time_while_paused(self) -> None:
+        """The time for all of it goes on."""
+        self.bucket.fills = True
+        line = self.begin(max_time=10)
+        line.say(CHUNKED + b"1\r\na\r\n")
+        self.reactor.advance(10)
+        self.reactor.advance(0)
+        self.failed(self.fetching, TimedOut)
+        self.assertIsNone(self.bucket.producer)
 
-    async def test_cancelled(self) -> None:
-        """To cancel leaves nothing half at the body's place."""
-        begun: Deferred[None] = Deferred()
-        self.answers(FIVE, then=None)
+    def test_failures(self) -> None:
+        """Whatever goes wrong, it is unregistered."""
+        for said, why in (
+            (FIVE + b"hel", ConnectionLost()),
+            (FIVE + b"hel", ConnectionDone()),
+            (TO_CLOSE + b"hel", ConnectionLost()),
+            (CHUNKED + b"zz\r\n", ConnectionDone()),
+        ):
+            line = self.begin()
+            line.say(said)
+            line.break_off(why)
+            self.failed(self.fetching, SockprotoError)
+            self.assertIsNone(self.bucket.producer)
+
+    def test_before_the_head(self) -> None:
+        """Without a head it was never registered."""
+        self.begin().end()
+        self.failed(self.fetching, NothingCame)
+        self.assertEqual(self.bucket.registered, 0)
+
+    def test_stop(self) -> None:
+        """If it wants no more, the connection is aborted."""
+        line = self.begin()
+        line.say(FIVE + b"hel")
+        self.bucket.stop()
+        self.assertTrue(line.disconnected)
+        self.reactor.advance(0)
+        self.failed(self.fetching, ConnectionWasReset)
+        self.assertEqual(self.bucket.body, b"hel")
+        self.assertIsNone(self.bucket.producer)
+
+    def test_stop_at_once(self) -> None:
+        """Also where it wants nothing at all."""
+        self.bucket.on_register = self.bucket.stop
+        line = self.begin()
+        line.say(FIVE + b"hello")
+        self.assertTrue(line.disconnected)
+        self.failed(self.fetching, ConnectionWasReset)
+        self.assertEqual(self.bucket.body, b"")
+
+    def test_raises(self) -> None:
+        """What it raises is told, and it is unregistered."""
+
+        def leak() -> None:
+            raise ZeroDivisionError
+
+        self.bucket.on_write = leak
+        self.begin().say(FIVE + b"hello")
+        self.failed(self.fetching, ZeroDivisionError)
+        self.assertIsNone(self.bucket.producer)
+
+
+class WayTests(MemoryTests):
+    """Where a connection is made to."""
+
+    def test_unix_socket(self) -> None:
+        """A unix socket is connected to, whatever the host, which is still said."""
+        for path in ("/run/a", Path("/run/a")):
+            fetching = self.fetch("http://example.com:81/a", unix_socket=path)
+            self.assertEqual(self.reactor.tcpClients, [])
+            place, factory, *_ = self.reactor.unixClients[-1]
+            self.assertEqual(place, "/run/a")
+            line = Line(self.reactor, ("192.0.2.1", 1))
+            line.protocol = factory.buildProtocol(None)
+            line.protocol.makeConnection(line)
+            line.say(FIVE + b"hello")
+            self.assertEqual(self.taken(fetching).body, b"hello")
+            self.assertIn(b"\r\nHost: example.com:81\r\n", line.request)
+
+    def test_resolve(self) -> None:
+        """Addresses that are given are taken, and nobody is asked for them."""
+        self.reactor.nameResolver = None
+        noting = Noting()
         fetching = self.fetch(
-            to=self.place, observer=self.at_head(lambda: begun.callback(None))
+            "http://Example.com:81/",
+            resolve={("example.com", 81): ["192.0.2.9"]},
+            observer=noting,
         )
-        await begun
-        self.assertEqual(len(self.there()), 1)
-        fetching.cancel()
-        self.failureResultOf(fetching)
-        await self.server.connections[0].lost
-        self.assertEqual(self.there(), {})
-        self.assertEqual(self.flushLoggedErrors(), [])
+        line = self.accept()
+        self.assertEqual(line.address, ("192.0.2.9", 81))
+        line.say(FIVE + b"hello")
+        self.taken(fetching)
+        self.assertIn(b"Host: example.com:81\r\n", line.request)
+        self.assertEqual(noting.of("resolved"), [("example.com", ["192.0.2.9"])])
 
-    async def test_refused(self) -> None:
-        """A place that cannot be written to ends the exchange."""
-        self.answers(FIVE, then=None)
-        await self.failing(CannotWrite, to=self.folder / "no" / "a")
-        await self.server.connections[0].lost
+    def test_resolve_another(self) -> None:
+        """They are of that host and port alone."""
+        resolve = {("example.com", 81): ["192.0.2.9"]}
+        for url in ("http://example.com/", "http://example.org:81/"):
+            fetching = self.fetch(url, resolve=resolve)
+            line = self.accept()
+            self.assertEqual(line.address[0], "127.0.0.1")
+            line.say(FIVE + b"hello")
+            self.taken(fetching)
 
-    async def test_taken(self) -> None:
-        """If its place is taken meanwhile, a body is kept where one finds it."""
+    def test_resolve_to_no_address(self) -> None:
+        """What is no address is refused, also for a host that is not asked for."""
+        for bad in ("", "localhost", "192.0.2", "192.0.2.256", "[::1]", "::1::", "a\0"):
+            for addresses in ([bad], ["192.0.2.9", bad]):
+                error = self.refused(
+                    SettingError, resolve={("example.com", 81): addresses}
+                )
+                self.assertEqual((error.name, error.seen), ("resolve", bad))
+        for address in ("192.0.2.9", "::1", "fe80::1%eth0"):
+            resolve = {("example.com", 80): [address]}
+            self.asked("http://example.com/", resolve=resolve)
+            self.assertEqual(self.reactor.tcpClients[-1][0], address)
 
-        def take() -> None:
-            self.place.mkdir()
-            self.server.connections[0].say(b"hello")
+    def test_resolve_to_no_text(self) -> None:
+        """An address that is no text is none."""
+        for bad in (b"192.0.2.9", None, 5):
+            error = self.refused(SettingError, resolve={("example.com", 80): [bad]})
+            self.assertEqual((error.name, error.seen), ("resolve", bad))
 
-        self.answers(FIVE, then=None)
-        await self.failing(CannotWrite, to=self.place, observer=self.at_head(take))
-        self.assertEqual(self.there(), {"a.part": b"hello"})
-
-
-class TLSTests(ServerTests):
-    """`fetch` over TLS."""
-
-    scheme = "https"
-    authority = trustme.CA()
-
-    def listen(self) -> Any:
-        """Listen with a certificate for this address."""
-        return self.listen_as("127.0.0.1")
-
-    def listen_as(self, name: str) -> Any:
-        """Listen with a certificate for this name."""
-        issued = self.authority.issue_cert(name)
-        pem = issued.private_key_and_cert_chain_pem.bytes()
-        return self.reactor.listenSSL(
-            0,
-            self.server,
-            ssl.PrivateCertificate.loadPEM(pem).options(),
-            interface="127.0.0.1",
+    def test_resolve_a_redirect(self) -> None:
+        """They count for where a redirect leads, too."""
+        fetching = self.fetch(
+            follow=True, resolve={("example.com", 80): ["2001:db8::9"]}
         )
+        self.accept().say(redirect("http://EXAMPLE.com/"))
+        line = self.accept()
+        self.assertEqual(line.address, ("2001:db8::9", 80))
+        line.say(FIVE + b"hello")
+        self.taken(fetching)
 
-    def fetch(self, **options: Any) -> Deferred[Response]:
-        """Fetch, with trust in our own authority alone."""
-        certificate = ssl.Certificate.loadPEM(self.authority.cert_pem.bytes())
-        options.setdefault("trust_root", ssl.trustRootFromCertificates([certificate]))
-        return super().fetch(**options)
+    def test_several_addresses(self) -> None:
+        """The second address is tried when the first is slow; one request is sent."""
+        fetching = self.fetch(
+            "http://example.com/",
+            resolve={("example.com", 80): ["2001:db8::9", "192.0.2.9"]},
+        )
+        self.reactor.advance(1)
+        self.accepted = 1
+        line = self.accept()
+        self.assertEqual(line.address, ("192.0.2.9", 80))
+        line.say(FIVE + b"hello")
+        self.assertEqual(self.taken(fetching).peer, "192.0.2.9:80")
 
-    async def test_body_identical(self) -> None:
-        """A large body comes as it was sent, however it is delimited."""
-        body = bytes(range(256)) * 8192
-        for said, then in (
-            (HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body, None),
-            (CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), None),
-            (TO_CLOSE + body, Answering.close),
+    def test_family(self) -> None:
+        """An address of the other family is none."""
+        for url, family in (
+            ("http://192.0.2.1/", 6),
+            ("http://[::1]/", 4),
         ):
-            self.answers(said, then=then)
-            response = await self.fetch()
-            self.assertTrue(response.body == body)
+            fetching = self.fetch(url, family=family)
+            error = self.failed(fetching, NameNotResolved)
+            self.assertEqual(error.host, url[7:-1].strip("[]"))
+        for url, family in (("http://192.0.2.1/", 4), ("http://[::1]/", 6)):
+            self.assertIn(b"GET", self.asked(url, family=family))
 
-    async def test_request(self) -> None:
-        """The request is that of TCP, with https's default port."""
+    def test_literal(self) -> None:
+        """A literal address is not resolved."""
+        self.reactor.nameResolver = None
+        for url, address in (
+            ("http://192.0.2.1/", "192.0.2.1"),
+            ("http://[2001:DB8::1]/", "2001:db8::1"),
+            ("http://[fe80::1%25eth0]/", "fe80::1%eth0"),
+        ):
+            self.asked(url)
+            self.assertEqual(self.reactor.tcpClients[-1][0], address)
+
+    def test_not_resolved(self) -> None:
+        """A name without an address is named."""
+        self.reactor.nameResolver = Nowhere()
+        fetching = self.fetch("http://nowhere.invalid/")
+        error = self.failed(fetching, NameNotResolved)
+        self.assertEqual(error.host, "nowhere.invalid")
+
+    def test_refused(self) -> None:
+        """A port on which nobody listens is said to be so."""
+        fetching = self.fetch("http://192.0.2.1:81/")
+        factory = self.reactor.tcpClients[0][2]
+        factory.clientConnectionFailed(None, Failure(RefusedError(111)))
+        self.reactor.advance(1)
+        self.accepted = 1
+        error = self.failed(fetching, NotConnected)
+        self.assertEqual(error.where, "192.0.2.1:81")
+
+    def test_authorities(self) -> None:
+        """A file of authorities that cannot be used is said to be so."""
+        for place in ("/nowhere/ca.pem", Path("/nowhere/ca.pem")):
+            fetching = self.fetch("https://192.0.2.1/", trust_root=place)
+            error = self.failed(fetching, TrustMalformed)
+            self.assertEqual(error.path, "/nowhere/ca.pem")
+
+
+@implementer(IHostnameResolver)
+class Nowhere:
+    """Knows no name."""
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: Any,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Any = None,
+        transportSemantics: str = "TCP",
+    ) -> Any:
+        resolutionReceiver.resolutionBegan(None)
+        resolutionReceiver.resolutionComplete()
+
+
+class SegmentTests(SynchronousTestCase):
+    """How a response is cut into segments changes nothing."""
+
+    STREAMS = (
+        FIVE + b"hello",
+        FIVE + b"hel",
+        CHUNKED + b"3\r\nhel\r\n2\r\nlo\r\n0\r\nT: 1\r\n\r\nbehind",
+        CHUNKED + b"3\r\nhel\r\nzz\r\n",
+        TO_CLOSE + b"hello",
+        sized(gzip.compress(b"hello"), GZIP),
+        b"HTTP/1.1 100 C\r\n\r\n" + FIVE + b"hello",
+        redirect("/b"),
+        b"220 smtp ready\r\n",
+        HEAD + b"A : b\r\n\r\n",
+    )
+
+    def outcome(self, segments: Sequence[bytes], end: BaseException | None) -> object:
+        """What comes of a response in these segments, with this end."""
+        case = MemoryTests()
+        case.setUp()
+        fetching = case.fetch(decompress=True)
+        line = case.accept()
+        line.say(*segments)
+        if end is None:
+            line.end()
+        else:
+            line.break_off(end)
+        case.reactor.advance(0)
+        self.assertEqual(case.reactor.getDelayedCalls(), [])
+        told: list[Any] = []
+        fetching.addBoth(told.append)
+        (result,) = told
+        if isinstance(result, Failure):
+            return type(result.value), str(result.value)
+        return result
+
+    @settings(deadline=None, max_examples=50)
+    @given(
+        stream=st.sampled_from(STREAMS),
+        cuts=st.lists(st.integers(0, 120), max_size=6),
+        end=st.sampled_from([None, ConnectionDone(), ConnectionLost()]),
+    )
+    @example(stream=STREAMS[2], cuts=list(range(120)), end=None)
+    def test_chopping(
+        self, stream: bytes, cuts: list[int], end: BaseException | None
+    ) -> None:
+        """The same response or the same error comes, however it arrives."""
+        segments, start = [], 0
+        for cut in [*sorted(cuts), len(stream)]:
+            segments.append(stream[start:cut])
+            start = max(start, min(cut, len(stream)))
         self.assertEqual(
-            await self.request(headers=[("Host", "h")]),
-            b"GET /a HTTP/1.1\r\nHost: h\r\n" + USUAL + b"\r\n",
+            self.outcome([s for s in segments if s], end), self.outcome([stream], end)
         )
-
-    async def refused(self, **options: Any) -> CertificateRefused:
-        """Have the server's certificate refused, and nothing be sent to it."""
-        self.answers(FIVE + b"hello", then=None)
-        error: CertificateRefused = await self.failing(CertificateRefused, **options)
-        await self.server.connections[0].lost
-        self.assertEqual(self.server.connections[0].heard, b"")
-        return error
-
-    async def test_not_trusted(self) -> None:
-        """A certificate of an authority that is not trusted is refused."""
-        other = ssl.Certificate.loadPEM(trustme.CA().cert_pem.bytes())
-        error = await self.refused(trust_root=ssl.trustRootFromCertificates([other]))
-        self.assertEqual(error.host, "127.0.0.1")
-
-    async def test_not_trusted_by_the_system(self) -> None:
-        """Unless told otherwise, the system's authorities are trusted alone."""
-        await self.refused(trust_root=None)
-
-    async def test_other_name(self) -> None:
-        """A certificate for another name is refused, and the name is said."""
-        await self.port.stopListening()
-        self.port = self.listen_as("example.com")
-        self.url = f"https://127.0.0.1:{self.port.getHost().port}/"
-        error = await self.refused()
-        self.assertEqual(error.problem, "it is for example.com")
-
-    async def test_cut_after_the_end(self) -> None:
-        """A body with an end of its own needs no close_notify."""
-        for said in (
-            FIVE + b"hello",
-            CHUNKED + b"5\r\nhello\r\n0\r\n\r\n",
-        ):
-            self.answers(said, then=Answering.cut)
-            self.assertEqual((await self.fetch()).body, b"hello")
-
-    async def test_left_open(self) -> None:
-        """Nor does it wait for the close_notify of a peer that sends none."""
-
-        def turn_deaf(connection: Answering) -> None:
-            transport: Any = connection.transport
-            transport.pauseProducing()
-
-        self.answers(FIVE + b"hello", then=turn_deaf)
-        self.assertEqual((await self.fetch()).body, b"hello")
-
-    async def test_cut_to_close(self) -> None:
-        """A body that ends with the connection ends with its close_notify alone."""
-        self.answers(TO_CLOSE + b"hello", then=Answering.cut)
-        await self.failing(ConnectionWasReset)
-        self.answers(TO_CLOSE + b"hello", then=Answering.close)
-        self.assertEqual((await self.fetch()).body, b"hello")
-
-    async def test_cut_short(self) -> None:
-        """A body that is cut short says how much came."""
-        self.answers(FIVE + b"hel", then=Answering.close)
-        error = await self.failing(BodyCutShort)
-        self.assertEqual((error.received, error.expected), (3, 5))
-
-    async def test_cut_short_without_notice(self) -> None:
-        """So does one that is cut short without close_notify: it was not reset."""
-        self.answers(FIVE + b"hel", then=Answering.cut)
-        error = await self.failing(BodyCutShort)
-        self.assertEqual((error.received, error.expected), (3, 5))
-
-    async def test_nothing_came(self) -> None:
-        """A peer that closes without a word has said nothing."""
-        self.answers(then=Answering.close)
-        await self.failing(NothingCame)
-
-    async def test_cut_before_a_word(self) -> None:
-        """A peer that goes after the handshake has not failed in it."""
-        self.answers(then=Answering.cut)
-        error = await self.failing(SockprotoError)
-        self.assertEqual(self.server.connections[0].heard[:4], b"GET ")
-        self.assertIsInstance(error, NothingCame | ConnectionWasReset)
-
-    async def test_cancel(self) -> None:
-        """To cancel closes the connection, and nothing is logged."""
-        (fetching,) = await self.fetching(FIVE + b"hel")
-        fetching.cancel()
-        self.assertIsInstance(self.failureResultOf(fetching).value, CancelledError)
-        await self.server.connections[0].lost
-        self.assertEqual(self.flushLoggedErrors(), [])
-
-
-class NoTLSTests(ServerTests):
-    """`fetch` over TLS from a peer that does not speak it."""
-
-    scheme = "https"
-
-    async def test_plain(self) -> None:
-        """A peer that answers in plain text has failed in the handshake."""
-        self.server.at_once = lambda c: c.say(b"HTTP/1.0 400 Bad Request\r\n\r\n")
-        error = await self.failing(HandshakeFailed)
-        self.assertEqual(error.exit_status, 35)
-
-    async def test_closes(self) -> None:
-        """A peer that leaves in the handshake has failed in it too."""
-        self.server.request_end = b""
-        self.server.answer = Answering.close
-        await self.failing(HandshakeFailed)
-
-    async def test_resets(self) -> None:
-        """A peer that resets the connection in the handshake has failed in it too."""
-        self.server.request_end = b""
-        self.server.answer = Answering.abort
-        await self.failing(HandshakeFailed)

@@ -15,12 +15,12 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from sockproto.errors import CannotWrite
 from sockproto.fetching.saving import Saving
-from sockproto.wire.exchange import HeadCame
+from sockproto.wire.response import HeadCame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-HEAD = HeadCame(b"", "1.1", 200, "OK", (), None, self_delimiting=False)
+HEAD = HeadCame(b"", "1.1", 200, "OK", ())
 
 
 def save(path: Path, *, replace: bool, body: Iterable[bytes] = (b"body",)) -> str:
@@ -351,6 +351,32 @@ class CannotWriteTests(SavingTests):
         saving.give_up()
         self.assertEqual(saving.kept, f"{self.place}.part")
         self.assertEqual((self.folder / "a.html.part").read_bytes(), b"body")
+
+
+class OpenTests(SavingTests):
+    """A file that is opened before any head."""
+
+    def test_open(self) -> None:
+        """It is opened as a head would open it, and takes the bytes."""
+        for replace in (True, False):
+            saving = Saving(self.place, replace=replace)
+            saving.open()
+            saving.write(b"body")
+            self.assertEqual(saving.complete(), str(self.place))
+            self.assertEqual(self.there(), {"a.html": b"body"})
+            self.place.unlink()
+
+    def test_refused(self) -> None:
+        """A place that takes nothing is refused then."""
+        saving = Saving(self.folder / "no" / "file", replace=True)
+        self.assertRaises(CannotWrite, saving.open)
+
+    def test_given_up(self) -> None:
+        """Where nothing came, nothing is left."""
+        saving = Saving(self.place, replace=True)
+        saving.open()
+        saving.give_up()
+        self.assertEqual(self.there(), {})
 
 
 class GiveUpTests(SavingTests):
