@@ -296,6 +296,10 @@ def _fetch(**options: Any) -> None:
     The options are curl's where curl has them. There are no proxies, cookies,
     retries, resumed downloads or client certificates.
     """
+    from sockproto.cli.lean import import_reactor_without_tls
+
+    if not any(url.lower().startswith("https:") for url in options["urls"]):
+        import_reactor_without_tls()
     from sockproto.cli.fetching import FetchOptions, fetch
 
     fetch(FetchOptions(**options))
