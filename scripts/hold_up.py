@@ -7,9 +7,6 @@ Each run starts real servers on loopback, and prints what was measured beside it
 bound. The exit status is 1 if a bound was broken. Linux: it reads /proc.
 """
 
-# It is no package, starts programs, and prints.
-# ruff: noqa: INP001, S603, T201
-
 from __future__ import annotations
 
 import argparse
