@@ -387,6 +387,8 @@ def _tls_endpoint(
             "TLS is tls:HOST:PORT[:trustRoots=DIRECTORY][:certificate=FILE]"
             "[:privateKey=FILE][:timeout=SECONDS]"
         )
+    if not values["host"]:
+        raise ValueError("it has no host")
     own = None
     if "certificate" in values:
         pem = FilePath(values["certificate"]).getContent()
