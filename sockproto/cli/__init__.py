@@ -336,6 +336,8 @@ def main() -> NoReturn:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = context.info_name if context and context.parent else None
+        if context is None and sys.argv[1] in _sockproto.commands:
+            command = sys.argv[1]  # click does not say whose option has no value
         prefix = f"sockproto: {command}" if command else "sockproto"
         say(f"{prefix}: {error.format_message()} ({USAGE})")
         sys.exit(USAGE)

@@ -197,7 +197,9 @@ def _say_lines(sign: str, data: bytes) -> None:
 
 
 def _say(sign: str, what: str) -> None:
-    say(f"{sign} {spell_for_terminal(what)}")
+    # A certificate's subject may hold line ends, and would make up lines.
+    line = spell_for_terminal(what).replace("\n", "\\n")
+    say(f"{sign} {line}")
 
 
 def _spelled(fields: Sequence[tuple[bytes, bytes]]) -> list[list[str]]:

@@ -26,6 +26,7 @@ from sockproto.errors import (
     SettingError,
     SockprotoError,
     StatusRefused,
+    UrlMalformed,
 )
 from sockproto.fetching import Saving, Url
 from sockproto.wire.response import BodyFraming
@@ -41,7 +42,10 @@ STDOUT = "-"
 PROGRESS_AFTER = 1.0
 """Seconds: what is over sooner has no bar."""
 
-_RESOLVE = re.compile(r"(?P<host>\[[^\]]+\]|[^:]+):(?P<port>[0-9]{1,5}):(?P<to>.+)")
+_RESOLVE = re.compile(r"(?P<host>\[[^\]]+\]|[^:/?#@]+):(?P<port>[0-9]{1,5}):(?P<to>.+)")
+
+_USER = re.compile(r"(?<=//)[^/?#]*@")
+"""What an error that names a URL does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +92,16 @@ class _Body:
         self._options = options
         self._stdout = stdout
         self._to_stdout = output == STDOUT
+        asks_head = options.head or options.method == "HEAD"
         self._shows_head = (
-            not self._to_stdout or options.include or options.head  # all there is
+            not self._to_stdout or options.include or asks_head  # all there is
         )
         self._shows_head &= options.report != STDOUT
         self.saving: Saving | None = None
         if not self._to_stdout:
             name = output or Url.parse(url).file_name
             self.saving = Saving(name, replace=output is not None)
-        self.wanted = not options.head
+        self.wanted = not asks_head
         self.size = 0
         self._total: int | None = None
         self._bar: Any = None
@@ -188,7 +193,7 @@ def fetch(options: FetchOptions) -> NoReturn:
                 failed = caught
                 if bodies and (kept := bodies[-1].give_up()):
                     say(f"sockproto: fetch: {kept}")
-                which = f"{url}: " if len(options.urls) > 1 else ""
+                which = f"{_USER.sub('', url)}: " if len(options.urls) > 1 else ""
                 complain("fetch", f"{which}{failed}", failed.exit_status)
             if place is not None:
                 say(f"saved to {place!r}")
@@ -240,12 +245,12 @@ def _arguments(options: FetchOptions) -> dict[str, Any]:
             ("-X", options.method),
             ("-d", options.data),
             ("-I", options.head),
-            ("-u", options.user),
+            ("-u", options.user and options.user.partition(":")[0]),
             ("-A", options.user_agent),
             ("-L", options.location),
         ]
         for name, seen in ours:
-            if seen:
+            if seen or seen == "":
                 raise SettingError(name, seen, "nothing beside --raw-request")
         raw_request = _read(options.raw_request)
     if options.head and options.method:
@@ -321,7 +326,11 @@ def _resolved(text: str) -> tuple[tuple[str, int], list[str]]:
         or not all(isIPAddress(a) or isIPv6Address(a) for a in addresses)
     ):
         raise SettingError("--resolve", text, "HOST:PORT:ADDRESS[,ADDRESS]")
-    return (Url.parse(match["host"]).host, int(match["port"])), addresses
+    try:
+        host = Url.parse(match["host"]).host
+    except UrlMalformed:
+        raise SettingError("--resolve", text, "HOST:PORT:ADDRESS[,ADDRESS]") from None
+    return (host, int(match["port"])), addresses
 
 
 def _read(path: str) -> bytes:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
+from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -119,6 +121,78 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual(first["response"]["length"], 5)
         self.assertEqual(first["response"]["notes"], ["a line ends in a bare LF"])
 
+    def test_any_byte(self) -> None:
+        """There is no byte that does not come back."""
+        every = bytes(range(256))
+        account = Account("http://h/")
+        account.asked(Url.parse("http://h/"), every)
+        account.interim_came(InterimCame(every, 103))
+        account.head_came(replace(HEAD, raw=every, headers=((b"X", every),)))
+        account.ended(ResponseEnded(((b"T", every),)), b"")
+        (exchange,) = json.loads(json.dumps(account.report(0, None, None, 0)))[
+            "exchanges"
+        ]
+        response = exchange["response"]
+        for text in (
+            exchange["request"],
+            exchange["interim"][0]["head"],
+            response["head"],
+            response["headers"][0][1],
+            response["trailers"][0][1],
+        ):
+            self.assertEqual(text.encode("latin-1"), every)
+
+    def test_keys(self) -> None:
+        """It has what the page about it names, and nothing more."""
+        report = self.report()
+        self.assertEqual(
+            " ".join(report),
+            "url exit_status error saved body_bytes seconds exchanges",
+        )
+        for exchange in report["exchanges"]:
+            self.assertEqual(
+                " ".join(exchange),
+                "url resolved local peer tls request interim response"
+                " bytes_received bytes_behind closed seconds",
+            )
+            self.assertEqual(
+                " ".join(exchange["response"]),
+                "version status reason headers head framing length notes trailers",
+            )
+
+    def test_nothing_happened(self) -> None:
+        """A fetch that did not get far has an exchange all the same, and says so."""
+        account = Account("http://a b/")
+        (exchange,) = account.report(3, None, None, 0)["exchanges"]
+        self.assertEqual(exchange["url"], "http://a b/")
+        self.assertEqual((exchange["request"], exchange["response"]), (None, None))
+        self.assertEqual((exchange["bytes_received"], exchange["seconds"]), (0, {}))
+
+    def test_quiet(self) -> None:
+        """Nothing is said of it."""
+        stderr = io.StringIO()
+        self.patch(sys, "stderr", stderr)
+        tell(Account("http://h/"))
+        self.assertEqual(stderr.getvalue(), "")
+
+    def test_first_moment(self) -> None:
+        """A phase is when it first was, since its exchange began."""
+        now = [100.0]
+        self.patch(time, "monotonic", lambda: now[0])
+        account = Account("http://h/")
+        for at in (101.5, 103.0):
+            now[0] = at
+            account.received(b"x")
+        now[0] = 104.0
+        account.redirected(Url.parse("http://h/b"))
+        now[0] = 104.25
+        account.received(b"x")
+        report = account.report(0, None, None, 0)
+        first, second = report["exchanges"]
+        self.assertEqual(first["seconds"], {"first_byte": 1.5})
+        self.assertEqual(second["seconds"], {"first_byte": 0.25})
+        self.assertEqual(report["seconds"], 4.25)
+
     def test_seconds(self) -> None:
         """Each phase has its moment, in order."""
         _, second = self.report()["exchanges"]
@@ -177,3 +251,46 @@ class NarratedTests(SynchronousTestCase):
         self.assertIn("> GET / HTTP/1.1\n> \n", told)
         self.assertIn("* the body's framing: close\n", told)
         self.assertNotIn("behind", told)
+
+    def test_one_line_each(self) -> None:
+        """What a peer's certificate or response holds cannot make up a line."""
+        narrated = Narrated("https://h/")
+        forged = "h\n* all is well\r\n< HTTP/1.1 200 OK"
+        narrated.secured(
+            {**SESSION, "subject": forged, "issuer": forged, "names": [forged]}
+        )
+        self.assertEqual(len(self.stderr.getvalue().splitlines()), 3)
+
+    def test_unusual_certificate(self) -> None:
+        """A certificate for nobody is said to be one."""
+        Narrated("https://h/").secured({**SESSION, "subject": "", "names": []})
+        self.assertIn("* certificate of nobody, for no name\n", self.stderr.getvalue())
+
+    def test_phases(self) -> None:
+        """The phases' seconds are told where the exchange ends."""
+        now = [0.0]
+        self.patch(time, "monotonic", lambda: now[0])
+        narrated = Narrated("http://h/")
+        now[0] = 0.25
+        narrated.connected("192.0.2.2:1", "192.0.2.1:80")
+        now[0] = 1.5
+        narrated.closed("it was reset")
+        *_, seconds, closed = self.stderr.getvalue().splitlines()
+        self.assertEqual(seconds, "* seconds: connected 0.250000, closed 1.500000")
+        self.assertEqual(closed, "* closed: it was reset; 0 bytes came")
+
+    def test_much_behind(self) -> None:
+        """Of many bytes behind the end, the first are shown and all are counted."""
+        narrated = Narrated("http://h/")
+        narrated.head_came(HEAD)
+        narrated.ended(ResponseEnded(), b"x" * 1000)
+        self.assertIn(
+            f"* behind the end came 1000 bytes: {b'x' * 64!r} and 936 bytes more\n",
+            self.stderr.getvalue(),
+        )
+
+    def test_odd_lines(self) -> None:
+        """A head's lines are told one by one: a bare LF, a bare CR, no last end."""
+        narrated = Narrated("http://h/")
+        narrated.sent(b"GET /\na\rb\r\nc: \xc3\xa9\x9b")
+        self.assertEqual(self.stderr.getvalue(), "> GET /\n> a\\rb\n> c: \u00e9\\x9b\n")

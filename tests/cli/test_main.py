@@ -8,6 +8,7 @@ import errno
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -131,8 +132,22 @@ class UsageTests(MainTests):
             ("fetch", "--max-redirs=-1", "u"),
             ("fetch", "--max-time=nan", "u"),
             ("fetch", "--max-filesize=x", "u"),
+            ("fetch", "--max-filesize=-1", "u"),
+            ("fetch", "--max-time=0", "u"),
+            ("fetch", "--connect-timeout=inf", "u"),
+            ("fetch", "--connect-timeout=-1", "u"),
+            ("fetch", "--timeout=0", "u"),
+            ("fetch", "-c", "h:1", "u"),
+            ("fetch", "-x", "proxy", "u"),
         ):
             said = self.refused(*arguments)
+            self.assertTrue(said.startswith(f"sockproto: {arguments[0]}: "), said)
+
+    def test_no_value(self) -> None:
+        """An option without its value is told behind the command's name, too."""
+        for arguments in (("hello", "-c"), ("fetch", "u", "-u"), ("fetch", "-o")):
+            said = self.refused(*arguments)
+            self.assertIn(f"'{arguments[-1]}'", said)
             self.assertTrue(said.startswith(f"sockproto: {arguments[0]}: "), said)
 
     def test_says_what(self) -> None:
@@ -143,6 +158,15 @@ class UsageTests(MainTests):
         said = self.refused("udp", "--tries=0")
         for word in ("--tries", "0", "x>=1"):
             self.assertIn(word, said)
+        for option, allowed in (
+            ("--max-redirs", "x>=0"),
+            ("--max-filesize", "x>=0"),
+            ("--max-time", "x>0"),
+            ("--connect-timeout", "x>0"),
+        ):
+            said = self.refused("fetch", f"{option}=-1", "u")
+            for word in (option, "-1", allowed):
+                self.assertIn(word, said)
 
     def test_not_a_number(self) -> None:
         """A timeout is a number of seconds, and "nan" is none."""
@@ -286,6 +310,54 @@ class CallTests(MainTests):
         self.assertEqual((much.urls, much.outputs), (("u", "v"), ("x",)))
         self.assertEqual((much.headers, much.method), (("a: b", "c:d"), "Y"))
         self.assertTrue(much.location and much.head and much.fail and much.insecure)
+
+    def test_fetch_options(self) -> None:
+        """Each option, short or long, is the field of its name."""
+        seen: list[fetching.FetchOptions] = []
+        self.patch(fetching, "fetch", seen.append)
+        self.assertEqual(self.run_main("fetch", "u"), 0)
+        plain = seen.pop()
+        for arguments, field, value in (
+            ("-o a --output -", "outputs", ("a", "-")),
+            ("-O", "remote_name", True),
+            ("--remote-name", "remote_name", True),
+            ("-i", "include", True),
+            ("--include", "include", True),
+            ("-I", "head", True),
+            ("--head", "head", True),
+            ("-v", "verbose", True),
+            ("--verbose", "verbose", True),
+            ("-H a:b --header c;", "headers", ("a:b", "c;")),
+            ("-X PUT", "method", "PUT"),
+            ("--request PUT", "method", "PUT"),
+            ("-d a --data @b", "data", ("a", "@b")),
+            ("-u a:b", "user", "a:b"),
+            ("--user a", "user", "a"),
+            ("-A me", "user_agent", "me"),
+            ("--user-agent=", "user_agent", ""),
+            ("-L", "location", True),
+            ("--location", "location", True),
+            ("--max-redirs 0", "max_redirs", 0),
+            ("-f", "fail", True),
+            ("--fail", "fail", True),
+            ("-k", "insecure", True),
+            ("--insecure", "insecure", True),
+            ("--cacert ca.pem", "cacert", "ca.pem"),
+            ("-4", "family", 4),
+            ("-6", "family", 6),
+            ("--resolve a:1:::1 --resolve b", "resolve", ("a:1:::1", "b")),
+            ("--unix-socket path", "unix_socket", "path"),
+            ("--timeout 0.5", "timeout", 0.5),
+            ("--connect-timeout 0.5", "connect_timeout", 0.5),
+            ("--max-time 0.5", "max_time", 0.5),
+            ("--max-filesize 0", "max_filesize", 0),
+            ("--compressed", "compressed", True),
+            ("--raw", "raw", True),
+            ("--raw-request file", "raw_request", "file"),
+            ("--report -", "report", "-"),
+        ):
+            self.assertEqual(self.run_main("fetch", "u", *arguments.split()), 0)
+            self.assertEqual(seen.pop(), replace(plain, **{field: value}), arguments)  # type: ignore[arg-type]
 
     def test_serve(self) -> None:
         """`serve` reads its options by itself, as twistd does."""
