@@ -29,6 +29,7 @@ from sockproto.errors import (
     UrlMalformed,
 )
 from sockproto.fetching import Saving, Url
+from sockproto.wire.request import method_of
 from sockproto.wire.response import BodyFraming
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def fetch(options: FetchOptions) -> NoReturn:
             failed: SockprotoError | None = None
             try:
                 body = _Body(options, output, url, stdout)
-                body.wanted &= not _asks_head(common["raw_request"])
+                body.wanted &= method_of(common["raw_request"] or b"") != "HEAD"
                 bodies.append(body)
                 await fetching.fetch(reactor, url, to=body, observer=account, **common)
                 place = body.complete()
@@ -298,10 +299,6 @@ def _data(pieces: tuple[str, ...]) -> bytes:
         _read(piece[1:]) if piece.startswith("@") else os.fsencode(piece)
         for piece in pieces
     )
-
-
-def _asks_head(raw_request: bytes | None) -> bool:
-    return raw_request is not None and raw_request.lstrip(b"\r\n").startswith(b"HEAD ")
 
 
 def _credentials(user: str) -> str:

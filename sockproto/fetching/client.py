@@ -32,6 +32,7 @@ from sockproto.fetching.saving import Saving
 from sockproto.fetching.url import Url
 from sockproto.wire.coding import LARGEST_DECODED
 from sockproto.wire.exchange import Exchange
+from sockproto.wire.request import method_of
 from sockproto.wire.response import (
     DEFAULT_LIMITS,
     BodyFraming,
@@ -242,7 +243,7 @@ class _Fetch:
         if ways.observer is not None:
             ways.observer.asked(self.asking.url, request)
         protocol = FetchProtocol(
-            Exchange(request, _method_of(request), **self.exchange_options),
+            Exchange(request, method_of(request), **self.exchange_options),
             self._begin,
             clock=ways.reactor,
             timeout=self.timeout,
@@ -411,11 +412,6 @@ def _check_choices(
                 isIPAddress(address) or isIPv6Address(address)
             ):
                 raise SettingError("resolve", address, "an IP address")
-
-
-def _method_of(request: bytes) -> str:
-    """The method of a request, which may be anybody's bytes."""
-    return request.lstrip(b"\r\n").partition(b" ")[0].decode("latin-1")
 
 
 def _seconds(name: str, seen: float | None) -> float | None:

@@ -15,10 +15,13 @@ from sockproto.errors import CodingMalformed, TooLarge
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["DECODED", "Decoder"]
+__all__ = ["DECODED", "KNOWN", "Decoder"]
 
 DECODED = ("gzip", "deflate")
 """The codings that are decoded, as Accept-Encoding has them."""
+
+KNOWN = frozenset({*DECODED, "x-gzip", "identity"})
+"""All that can be taken off; x-gzip is gzip (RFC 9110, section 8.4.1.3)."""
 
 PIECE = 64 * 1024
 """Bytes that come out at a time: what waits is no more, whatever came in."""
@@ -62,7 +65,7 @@ class Decoder:
         most: int = MOST_CODINGS,
     ) -> None:
         for coding in codings:
-            if coding not in {"gzip", "x-gzip", "deflate", "identity"}:
+            if coding not in KNOWN:
                 raise CodingMalformed(
                     f"the coding {coding[:64]!r} is not known; gzip and deflate are"
                 )

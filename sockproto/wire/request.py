@@ -13,7 +13,7 @@ from sockproto.errors import HeaderNotSendable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Request"]
+__all__ = ["Request", "method_of"]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET = re.compile(rb"[!-~]+")
@@ -63,3 +63,8 @@ class Request:
     def encode(self) -> bytes:
         """Its bytes, the body included."""
         return self.head + self.body
+
+
+def method_of(request: bytes) -> str:
+    """The method of a request, which may be anybody's bytes."""
+    return request.lstrip(b"\r\n").partition(b" ")[0].decode("latin-1")

@@ -25,7 +25,7 @@ from sockproto.errors import (
     NothingCame,
     SockprotoError,
 )
-from sockproto.wire.coding import LARGEST_RATIO, MOST_CODINGS
+from sockproto.wire.coding import KNOWN, LARGEST_RATIO, MOST_CODINGS
 
 __all__ = [
     "BodyCame",
@@ -554,7 +554,7 @@ def _codings(
     for coding in codings:
         if coding == "chunked":
             raise HeadMalformed(f"Transfer-Encoding is {_shown(said)}, twice chunked")
-        if coding not in {"gzip", "x-gzip", "deflate", "identity"}:
+        if coding not in KNOWN:
             raise CodingMalformed(f"the transfer coding {coding[:64]!r} is not known")
     return tuple(codings)
 

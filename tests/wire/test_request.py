@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from sockproto.errors import HeaderNotSendable
-from sockproto.wire.request import Request
+from sockproto.wire.request import Request, method_of
 
 HOST = (b"Host", b"example.com")
 
@@ -159,3 +159,19 @@ class RefusalTests(SynchronousTestCase):
                 self.refused("GET", b"/", [HOST, (b"X", value)]),
                 f"{value!r} holds a line end or a NUL",
             )
+
+
+class MethodTests(SynchronousTestCase):
+    """The method can be told of bytes that nobody has checked."""
+
+    def test_method_of(self) -> None:
+        """It is what stands before the first space, behind empty lines."""
+        for request, method in (
+            (b"HEAD / HTTP/1.1\n\n", "HEAD"),
+            (b"\r\nGET /", "GET"),
+            (b"HEADS / HTTP/1.1\n\n", "HEADS"),
+            (b"HEAD", "HEAD"),
+            (b"\xff /", "\xff"),
+            (b"", ""),
+        ):
+            self.assertEqual(method_of(request), method)
