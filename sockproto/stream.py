@@ -5,10 +5,8 @@ Theory of operation. The peer may end its input long before it has read what
 it is owed; so its end of file is an event like others, and the connection goes
 on until all is sent. Who answers what it reads can be made to buffer without
 bound by a peer that does not read; so each protocol registers a producer with
-its transport, and stops reading while that is paused. A `close()` on a socket
-with unread input sends a reset, and a reset takes the last words from the
-peer; so we end our side first, and go on reading, and discarding, for a
-little while.
+its transport, and stops reading while that is paused. The last words reach the
+peer, as `sockproto.closing` has it.
 """
 
 from __future__ import annotations
@@ -18,25 +16,19 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
 from sockproto.checks import choice
+from sockproto.closing import OrderlyClose
 from sockproto.interfaces import Debt, IOwing
 from sockproto.reporting import Log, describe_address, describe_loss, log
-from sockproto.transports import StreamTransport, innermost, passes_half_close, unsent
+from sockproto.transports import StreamTransport, unsent
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IAddress, IReactorTime
     from twisted.python.failure import Failure
 
 __all__ = ["StreamFactory", "StreamProtocol"]
-
-LINGER_SECONDS = 1.0
-"""How long we listen to a peer to whom we have said our last word."""
-
-LINGER_SIZE = 65_536
-"""Bytes of a peer's that we discard meanwhile."""
 
 
 @implementer(IHalfCloseableProtocol, IOwing)
@@ -56,10 +48,8 @@ class StreamProtocol(Protocol):
 
     _input_ended = False
     _finishing = False
-    _said_last_word = False
-    _discarded = 0
+    _close: OrderlyClose | None = None
     _reason: str | None = None
-    _lingering: IDelayedCall | None = None
     _began = 0.0
 
     def connectionMade(self) -> None:
@@ -76,31 +66,25 @@ class StreamProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.bytes_received += len(data)
-        if self._finishing:
-            self._discard(len(data))
-        else:
+        if self._close is not None:
+            self._close.data_received(len(data))
+        elif not self._finishing:
             self._receive(data)
 
     def readConnectionLost(self) -> None:
         self._input_ended = True
-        if self._finishing:
-            self.transport.loseConnection()
+        if self._close is not None:
+            self._close.read_connection_lost()
         else:
             self._input_over()
 
     def writeConnectionLost(self) -> None:
-        self._said_last_word = True
-        if self._input_ended or self._discarded > LINGER_SIZE:
-            self.transport.loseConnection()
-        else:
-            self._lingering = self.factory.clock.callLater(
-                LINGER_SECONDS, self._end_lingering
-            )
+        if self._close is not None:
+            self._close.write_connection_lost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._lingering is not None:
-            self._lingering.cancel()
-            self._lingering = None
+        if self._close is not None:
+            self._close.connection_lost()
         self._finishing = True
         self._lost()
         factory = self.factory
@@ -131,18 +115,8 @@ class StreamProtocol(Protocol):
             return
         self._finishing = True
         self._reason = reason
-        transport = self.transport
-        # A transport waits with its close until its producer is done.
-        transport.unregisterProducer()
-        if self._input_ended:
-            transport.loseConnection()
-        elif passes_half_close(transport):
-            transport.loseWriteConnection()
-            transport.resumeProducing()
-        else:
-            transport.loseConnection()
-            if isinstance(transport, ProtocolWrapper):
-                self._linger_behind_wrapper()
+        self._close = OrderlyClose(self.transport, self.factory.clock)
+        self._close.begin(input_ended=self._input_ended)
 
     def abort(self, reason: str) -> None:
         self._reason = reason
@@ -169,37 +143,6 @@ class StreamProtocol(Protocol):
     def _send(self, data: bytes) -> None:
         self.bytes_sent += len(data)
         self.transport.write(data)
-
-    # Lingering
-
-    def _discard(self, size: int) -> None:
-        self._discarded += size
-        if self._discarded <= LINGER_SIZE:
-            return
-        if self._said_last_word:
-            self.transport.loseConnection()
-        else:
-            self.transport.pauseProducing()
-
-    def _end_lingering(self) -> None:
-        self._lingering = None
-        self.transport.loseConnection()
-
-    def _linger_behind_wrapper(self) -> None:
-        """
-        Bound how long TLS waits for the peer's close_notify.
-
-        No callback tells when its last bytes have left; so look each second.
-        """
-
-        def look() -> None:
-            self._lingering = None
-            if unsent(self.transport):
-                self._linger_behind_wrapper()
-                return
-            innermost(self.transport).loseConnection()
-
-        self._lingering = self.factory.clock.callLater(LINGER_SECONDS, look)
 
 
 class StreamFactory(Factory):

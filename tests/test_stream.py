@@ -7,33 +7,24 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import WrappingFactory
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
+from sockproto.closing import LINGER_SECONDS
 from sockproto.errors import SettingError
 from sockproto.interfaces import Debt, IOwing
-from sockproto.stream import (
-    LINGER_SECONDS,
-    LINGER_SIZE,
-    StreamFactory,
-    StreamProtocol,
-)
+from sockproto.stream import StreamFactory, StreamProtocol
 from tests.contracts import (
     LogLines,
     MemoryTransport,
     connect_in_memory,
-    join,
     lose,
-    serve_tcp,
-    turns_until,
 )
 
 
@@ -136,11 +127,12 @@ class StreamProtocolTests(SynchronousTestCase):
         lose(self.protocol)
         self.assertIn("the first)", self.log.lines[-1])
 
-    def test_the_clock_starts_when_all_is_sent(self) -> None:
-        """A slow reader gets its last words, however long they take."""
+    def test_peer_ends_while_we_listen(self) -> None:
+        """A client that ends its input after our last word is closed at once."""
         self.protocol.finish("over")
-        self.clock.advance(100)
-        self.assertFalse(self.transport.disconnecting)
+        self.protocol.writeConnectionLost()
+        self.protocol.readConnectionLost()
+        self.assertTrue(self.transport.disconnecting)
 
     def test_input_is_discarded(self) -> None:
         """What comes after our last word is not answered, and is counted."""
@@ -150,52 +142,12 @@ class StreamProtocolTests(SynchronousTestCase):
         self.assertEqual(self.protocol.bytes_received, 7)
         self.assertFalse(self.transport.disconnecting)
 
-    def test_peer_ends_while_we_listen(self) -> None:
-        """A client that ends its input after our last word is closed at once."""
-        self.protocol.finish("over")
-        self.protocol.writeConnectionLost()
-        self.protocol.readConnectionLost()
-        self.assertTrue(self.transport.disconnecting)
-
-    def test_peer_ends_before_all_is_sent(self) -> None:
-        """The transport closes after what is unsent, if the client has ended."""
-        self.protocol.finish("over")
-        self.protocol.readConnectionLost()
-        self.assertTrue(self.transport.disconnecting)
-
-    def test_too_much_to_discard(self) -> None:
-        """Above 64 KiB we do not listen for the rest of the second."""
-        self.protocol.finish("over")
-        self.protocol.writeConnectionLost()
-        self.protocol.dataReceived(b"x" * LINGER_SIZE)
-        self.assertFalse(self.transport.disconnecting)
-        self.protocol.dataReceived(b"x")
-        self.assertTrue(self.transport.disconnecting)
-
-    def test_too_much_to_discard_before_all_is_sent(self) -> None:
-        """What is unsent is sent first, and no more is read meanwhile."""
-        self.protocol.finish("over")
-        self.protocol.dataReceived(b"x" * (LINGER_SIZE + 1))
-        self.assertFalse(self.transport.disconnecting)
-        self.assertEqual(self.transport.producerState, "paused")
-        self.protocol.writeConnectionLost()
-        self.assertTrue(self.transport.disconnecting)
-
     def test_abort(self) -> None:
         """An abort closes at once, and the log says why."""
         self.protocol.abort("enough")
         self.assertTrue(self.transport.disconnected)
         lose(self.protocol, ConnectionAborted())
         self.assertIn("enough)", self.log.lines[-1])
-
-    def test_where_no_direction_closes_alone(self) -> None:
-        """Without half-close, finishing is closing after what is unsent."""
-        protocol, transport = connect_in_memory(
-            ParrotFactory(self.clock), StringTransport()
-        )
-        protocol.finish("over")
-        self.assertTrue(transport.disconnecting)
-        lose(protocol)
 
     def test_a_subclass_says_what_it_does(self) -> None:
         """The base says nothing by itself."""
@@ -248,17 +200,6 @@ class BehindWrapperTests(SynchronousTestCase):
         self.assertFalse(self.transport.half_closed)
         self.assertTrue(self.transport.disconnecting)
 
-    def test_a_wrapper_that_waits(self) -> None:
-        """A wrapper that waits for its peer's farewell waits a second, once sent."""
-        self.wrapper.loseConnection = lambda: None  # as TLS, without close_notify
-        self.transport.dataBuffer = b"unsent"
-        self.protocol.finish("over")
-        self.clock.advance(LINGER_SECONDS)
-        self.assertFalse(self.transport.disconnecting)
-        self.transport.dataBuffer = b""
-        self.clock.advance(LINGER_SECONDS)
-        self.assertTrue(self.transport.disconnecting)
-
 
 class StreamFactoryTests(SynchronousTestCase):
     """The factory's arguments."""
@@ -274,49 +215,3 @@ class StreamFactoryTests(SynchronousTestCase):
         factory = ParrotFactory(Clock())
         self.assertIsInstance(factory, Factory)
         self.assertFalse(factory.noisy)
-
-
-class LastWordsTests(TestCase):
-    """An orderly close, over a socket."""
-
-    timeout = 30
-
-    async def talk(self, unread: int) -> None:
-        """Make the service close while it has unread input; all it said must come."""
-        from twisted.internet import reactor
-
-        factory = ParrotFactory(reactor)
-        port: Any = await serve_tcp(self, factory)
-        peer = await join(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port))
-        peer.send(b"bye")
-        self.assertEqual(await peer.take(3), b"bye")
-        peer.send(b"x" * unread)
-        self.assertEqual(await peer.take_all(), b"")
-        self.assertIsNone(peer.lost)  # end of file, and no reset
-        peer.transport.loseConnection()
-        await turns_until(lambda: not factory.connections)
-
-    async def test_nothing_unread(self) -> None:
-        """A client that is closed gets end of file."""
-        await self.talk(0)
-
-    async def test_some_unread(self) -> None:
-        """A client that talks on meanwhile gets end of file, too, and no reset."""
-        await self.talk(LINGER_SIZE // 2)
-
-    async def test_a_client_that_stays(self) -> None:
-        """A client that stays is closed after a second."""
-        from twisted.internet import reactor
-
-        clock = Clock()
-        factory = ParrotFactory(clock)
-        port: Any = await serve_tcp(self, factory)
-        peer = await join(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port))
-        peer.send(b"bye")
-        self.assertEqual(await peer.take_all(), b"bye")
-        self.assertEqual(len(factory.connections), 1)
-        await turns_until(clock.getDelayedCalls)
-        clock.advance(LINGER_SECONDS)
-        self.assertEqual(factory.connections, set())
-        peer.transport.loseConnection()
-        await peer.gone()
