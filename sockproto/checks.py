@@ -7,13 +7,28 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sockproto.errors import SettingError
 
-__all__ = ["as_bytes", "choice", "seconds", "whole_number"]
+__all__ = [
+    "above_zero",
+    "as_bytes",
+    "choice",
+    "clock",
+    "instance",
+    "rate",
+    "seconds",
+    "short_text",
+    "whole_number",
+]
 
 _E = TypeVar("_E", bound=Enum)
+_T = TypeVar("_T")
+
+
+HIGHEST_RATE = 1e12
+"""More a second than any network carries, of bytes or datagrams."""
 
 
 def choice(name: str, kind: type[_E], seen: object) -> _E:
@@ -47,6 +62,19 @@ def as_bytes(name: str, seen: object) -> bytes:
     raise SettingError(name, seen, "bytes or a text")
 
 
+def short_text(name: str, seen: object, longest: int) -> bytes:
+    """
+    Take what `as_bytes` takes, up to so many bytes.
+
+    Raises:
+        SettingError: it is something else, or longer.
+    """
+    taken = as_bytes(name, seen)
+    if len(taken) > longest:
+        raise SettingError(name, seen, f"a text of at most {longest} bytes")
+    return taken
+
+
 def seconds(name: str, seen: object, *, above_zero: bool = False) -> float:
     """
     Take a finite number of seconds from 0 up.
@@ -63,6 +91,62 @@ def seconds(name: str, seen: object, *, above_zero: bool = False) -> float:
         return float(seen)
     where = "above 0" if above_zero else "from 0 up"
     raise SettingError(name, seen, f"a number of seconds {where}")
+
+
+def clock(name: str, seen: object) -> Any:
+    """
+    Take what measures time: `IReactorTime`, as far as it is called.
+
+    Raises:
+        SettingError: it is none.
+    """
+    if all(callable(getattr(seen, each, None)) for each in ("callLater", "seconds")):
+        return seen
+    raise SettingError(name, seen, "a clock, such as the reactor,")
+
+
+def instance(name: str, seen: object, kind: type[_T]) -> _T:
+    """
+    Take an instance of a class.
+
+    Raises:
+        SettingError: it is none.
+    """
+    if isinstance(seen, kind):
+        return seen
+    raise SettingError(name, seen, f"a {kind.__name__}")
+
+
+def above_zero(name: str, seen: object) -> float:
+    """
+    Take a finite number above 0.
+
+    Raises:
+        SettingError: it is none.
+    """
+    if (
+        isinstance(seen, int | float)
+        and not isinstance(seen, bool)
+        and 0 < seen <= sys.float_info.max
+    ):
+        return float(seen)
+    raise SettingError(name, seen, "a number above 0")
+
+
+def rate(name: str, seen: object) -> float:
+    """
+    Take a number a second from 0 up; what is above 0 is from 1 to 10 to the 12th.
+
+    Raises:
+        SettingError: it is none.
+    """
+    if (
+        isinstance(seen, int | float)
+        and not isinstance(seen, bool)
+        and (seen == 0 or 1 <= seen <= HIGHEST_RATE)
+    ):
+        return float(seen)
+    raise SettingError(name, seen, "a number a second from 1 up, or 0 for no limit,")
 
 
 def whole_number(name: str, seen: object, lowest: int, highest: int) -> int:

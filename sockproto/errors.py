@@ -36,6 +36,7 @@ __all__ = [
     "PeerError",
     "PeerLeftOwing",
     "PlaceError",
+    "ProxyHeaderMalformed",
     "RedirectRefused",
     "SchemeNotSupported",
     "SettingError",
@@ -93,7 +94,11 @@ class SettingError(MisuseError):
         self.allowed = allowed
 
     def __str__(self) -> str:
-        return f"{self.name} is {self.seen!r}, where {self.allowed} is allowed"
+        try:
+            seen = repr(self.seen)
+        except ValueError:  # Python spells no number of thousands of digits
+            seen = f"an {type(self.seen).__name__} too long to be spelled"
+        return f"{self.name} is {seen}, where {self.allowed} is allowed"
 
 
 class NameNotSendable(MisuseError):
@@ -373,6 +378,25 @@ class NetstringMalformed(PeerError):
 
     def __str__(self) -> str:
         return f"no netstring: {self.seen!r}, where {self.expected} is allowed"
+
+
+class ProxyHeaderMalformed(PeerError):
+    """
+    The peer's bytes begin with no header of the PROXY protocol that we take.
+
+    Either it is no proxy, or it was not told to send the header.
+    """
+
+    def __init__(self, seen: bytes, expected: str) -> None:
+        super().__init__(seen, expected)
+        self.seen = seen
+        self.expected = expected
+
+    def __str__(self) -> str:
+        seen = repr(self.seen[:128])
+        if len(self.seen) > 128:
+            seen += f" and {len(self.seen) - 128} bytes more"
+        return f"no PROXY header: {seen}, where {self.expected} is allowed"
 
 
 class PeerLeftOwing(PeerError):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import (
         IListeningPort,
+        IProtocol,
         IStreamClientEndpoint,
         IStreamServerEndpoint,
     )
@@ -119,7 +120,7 @@ def connect_in_memory(
     return protocol, transport
 
 
-def lose(protocol: Protocol, error: Exception | None = None) -> None:
+def lose(protocol: IProtocol, error: Exception | None = None) -> None:
     """Tell a protocol that its connection is gone; by itself, in order."""
     protocol.connectionLost(Failure(error or ConnectionDone()))
 

@@ -33,6 +33,7 @@ from sockproto.errors import (
     PeerError,
     PeerLeftOwing,
     PlaceError,
+    ProxyHeaderMalformed,
     RedirectRefused,
     SchemeNotSupported,
     SettingError,
@@ -160,6 +161,18 @@ TABLE: list[tuple[SockprotoError, type[SockprotoError], int, str]] = [
         PeerError,
         56,
         r"no netstring: b'\x1b', where a digit is allowed",
+    ),
+    (
+        ProxyHeaderMalformed(b"\x1b", "PROXY"),
+        PeerError,
+        56,
+        r"no PROXY header: b'\x1b', where PROXY is allowed",
+    ),
+    (
+        ProxyHeaderMalformed(b"x" * 130, "PROXY"),
+        PeerError,
+        56,
+        f"no PROXY header: b'{'x' * 128}' and 2 bytes more, where PROXY is allowed",
     ),
     (
         PeerLeftOwing("3 answers"),
@@ -290,3 +303,13 @@ class ErrorTests(SynchronousTestCase):
         """Who knows nothing of us can catch a wrong argument as Python has it."""
         self.assertIsInstance(SettingError("delay", -1, "0 and up"), ValueError)
         self.assertFalse(issubclass(PeerError, ValueError))
+
+
+class LongNumberTests(SynchronousTestCase):
+    """A number that Python does not spell."""
+
+    def test_setting(self) -> None:
+        """A setting's error has words for a number of any length."""
+        said = str(SettingError("max_name", 10**5000, "a whole number from 1 to 9"))
+        self.assertIn("max_name", said)
+        self.assertIn("a whole number from 1 to 9", said)

@@ -15,14 +15,15 @@ from sockproto.hello import HelloProtocol
 from sockproto.interfaces import Debt, IOwing
 
 BYTES = st.integers(0, 1000)
-DEBTS = st.builds(Debt, BYTES, BYTES)
+DEBTS = st.builds(Debt, BYTES, BYTES, BYTES, st.booleans())
 
 
 class DebtTests(SynchronousTestCase):
-    @given(unanswered=BYTES, unsent=BYTES)
-    def test_truth(self, unanswered: int, unsent: int) -> None:
+    @given(debt=DEBTS)
+    def test_truth(self, debt: Debt) -> None:
         """A debt is true if a single byte is owed, of whichever kind."""
-        self.assertEqual(bool(Debt(unanswered, unsent)), unanswered + unsent > 0)
+        size = debt.unanswered + debt.unsent + debt.unread
+        self.assertEqual(bool(debt), size > 0 or debt.held_up)
 
     @given(debts=st.lists(DEBTS))
     def test_sum(self, debts: list[Debt]) -> None:
@@ -32,6 +33,8 @@ class DebtTests(SynchronousTestCase):
             Debt(
                 sum(debt.unanswered for debt in debts),
                 sum(debt.unsent for debt in debts),
+                sum(debt.unread for debt in debts),
+                any(debt.held_up for debt in debts),
             ),
         )
 
@@ -42,6 +45,10 @@ class DebtTests(SynchronousTestCase):
             Debt(unanswered=7): "the answers to 7 bytes",
             Debt(unsent=5): "5 bytes not yet sent",
             Debt(7, 5): "the answers to 7 bytes and 5 bytes not yet sent",
+            Debt(7, unread=3): "the answers to 10 bytes",
+            Debt(unsent=5, held_up=True): (
+                "5 bytes not yet sent and more that a rate holds up"
+            ),
         }.items():
             self.assertEqual(str(debt), words)
 

@@ -4,6 +4,10 @@ What services write into the log.
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from hypothesis import given, strategies as st
 from twisted.internet.address import (
     HostnameAddress,
     IPv4Address,
@@ -11,11 +15,15 @@ from twisted.internet.address import (
     UNIXAddress,
 )
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from sockproto.reporting import Log, describe_address, describe_loss, log
+from sockproto.reporting import Log, Occasional, describe_address, describe_loss, log
 from tests.contracts import LogLines
+
+if TYPE_CHECKING:
+    from collections import Counter
 
 
 class DescribeAddressTests(SynchronousTestCase):
@@ -91,3 +99,103 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(
             [level.value for level in Log], ["none", "connections", "messages"]
         )
+
+
+class OccasionalTests(SynchronousTestCase):
+    """What happens often, and is told now and then."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.said: list[dict[str, int]] = []
+        self.occasional = Occasional(self.clock, self.said.append)
+
+    def happen(self, *what: str) -> None:
+        for each in what:
+            self.occasional.happened(each)
+
+    def test_at_once(self) -> None:
+        """What happens first is told at once, at whatever time."""
+        self.happen("a")
+        self.assertEqual(self.said, [{"a": 1}])
+        clock = Clock()
+        clock.advance(2e9)
+        Occasional(clock, self.said.append).happened("b")
+        self.assertEqual(self.said[1:], [{"b": 1}])
+
+    def test_then_now_and_then(self) -> None:
+        """The rest is told by its number, as the first happens after 10 s."""
+        self.happen("a", "a", "b")
+        self.clock.advance(9.9)
+        self.happen("a")
+        self.assertEqual(len(self.said), 1)
+        self.clock.advance(0.1)
+        self.happen("c")
+        self.assertEqual(self.said[1:], [{"a": 2, "b": 1, "c": 1}])
+
+    def test_by_itself_it_waits_for_nothing(self) -> None:
+        """It leaves nothing on the clock: what comes no more is for `tell`."""
+        self.happen("a", "b")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.occasional.tell()
+        self.occasional.tell()
+        self.assertEqual(self.said, [{"a": 1}, {"b": 1}])
+
+    def test_clock_set_back(self) -> None:
+        """On a clock that was set back it is told again, and not after hours."""
+        self.clock.advance(1_000_000)
+        self.happen("a", "a")
+        self.clock.rightNow -= 500_000
+        self.happen("a", "a")
+        self.assertEqual(self.said, [{"a": 1}, {"a": 2}])
+        self.clock.advance(10)
+        self.happen("a")
+        self.assertEqual(self.said[2:], [{"a": 2}])
+
+    def test_happens_while_it_is_told(self) -> None:
+        """What happens while it is told is told next time."""
+
+        def say(counts: Counter[str]) -> None:
+            self.said.append(counts)
+            occasional.happened("again")
+
+        occasional = Occasional(self.clock, say)
+        occasional.happened("a")
+        self.assertEqual(self.said, [{"a": 1}])
+        self.clock.advance(10)
+        occasional.happened("b")
+        self.assertEqual(self.said[1:], [{"again": 1, "b": 1}])
+
+    def test_saying_fails(self) -> None:
+        """What could not be said is not said again by the next."""
+
+        def fail(counts: Counter[str]) -> None:
+            self.said.append(counts)
+            raise ZeroDivisionError
+
+        occasional = Occasional(self.clock, fail)
+        with self.assertRaises(ZeroDivisionError):
+            occasional.happened("a")
+        occasional.happened("b")
+        self.assertEqual(self.said, [{"a": 1}])
+
+    @given(
+        st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 100)), max_size=50)
+    )
+    def test_all_is_told(self, happened: list[tuple[str, int]]) -> None:
+        """Each is told once, and the times it is told lie 10 s apart."""
+        clock = Clock()
+        told: list[str] = []
+        times: list[float] = []
+
+        def say(counts: Counter[str]) -> None:
+            told.extend(counts.elements())
+            times.append(clock.seconds())
+
+        occasional = Occasional(clock, say)
+        for what, eighths in happened:
+            clock.advance(eighths / 8)
+            occasional.happened(what)
+        for before, after in pairwise(times):
+            self.assertGreaterEqual(after, before + Occasional.SECONDS)
+        occasional.tell()
+        self.assertEqual(sorted(told), sorted(what for what, _ in happened))

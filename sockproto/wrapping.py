@@ -1,0 +1,437 @@
+"""
+The base of all wrappers: what stands between a transport and a protocol.
+
+Theory of operation. A factory is wrapped by a `FactoryWrapper`, and each of its
+protocols by a `ConnectionWrapper`, which is a protocol to the transport and a
+transport to the protocol. Whatever either side has, the other finds there:
+half-close, abort, producers, TLS, socket options; and no more than what is there.
+So it says at run time which interfaces it provides: those of its transport, and
+of the interfaces by which a transport asks its protocol those that the inner one
+has. They are told anew when TLS starts and when the protocol is changed.
+
+A wrapper that changes nothing of what passes through costs the bytes that pass
+nothing: `write` is the transport's own, and of a stack of wrappers only the
+innermost looks its protocol up.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from twisted.internet.interfaces import (
+    IFileDescriptorReceiver,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    ILoggingContext,
+    IProtocol,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+)
+from twisted.internet.protocol import DatagramProtocol, Protocol, connectionDone
+from zope.interface import alsoProvides, implementer, providedBy
+from zope.interface.declarations import Provides
+
+from sockproto.interfaces import Debt, IOwing
+from sockproto.reporting import describe_address, log
+from sockproto.transports import Layer, unread, unsent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.internet.interfaces import IAddress
+    from twisted.python.failure import Failure
+
+__all__ = [
+    "ConnectionWrapper",
+    "DatagramWrapper",
+    "FactoryWrapper",
+    "ReadingHolder",
+    "accountable",
+]
+
+_ASKED_OF_PROTOCOLS = (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IFileDescriptorReceiver,
+    IOwing,
+)
+"""By these a transport, or a policy, finds out what a protocol can be told."""
+
+
+@lru_cache(maxsize=256)
+def _declaration(kind: Any, transport: Any, inner: Any) -> Any:
+    """What a wrapper of this kind provides: one declaration for all its likes."""
+    asked = [each for each in _ASKED_OF_PROTOCOLS if inner.isOrExtends(each)]
+    passed = [each for each in transport if each not in _ASKED_OF_PROTOCOLS]
+    return Provides(kind, *asked, *passed)
+
+
+@implementer(IProtocol, ILoggingContext)
+class ConnectionWrapper(Layer):
+    """
+    One connection of a wrapped factory; as it is, it changes nothing.
+
+    A subclass overrides what it changes, of `IProtocol` and of what its transport
+    provides, and calls `super()`; it is made by `FactoryWrapper.wrap`. After the
+    connection is lost it holds its inner protocol no longer.
+
+    Args:
+        factory: what made it.
+        inner: the protocol to wrap.
+    """
+
+    inner: IProtocol
+    lost = False
+    """Whether the connection is gone."""
+
+    def __init__(self, factory: Any, inner: IProtocol) -> None:
+        self.factory = factory
+        self.inner = inner
+        self._declare()
+
+    def _declare(self) -> None:
+        kind: Any = type(self)
+        self.__provides__ = _declaration(
+            kind, providedBy(self.transport), providedBy(self.inner)
+        )
+
+    def _take_shortcuts(self) -> None:
+        """Step out of the way of bytes that we would only hand on."""
+        inner = self.inner
+        if (
+            isinstance(inner, ConnectionWrapper)
+            and type(self).dataReceived is ConnectionWrapper.dataReceived
+        ):
+            self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        else:
+            vars(self).pop("dataReceived", None)
+
+    # To the transport we are the protocol
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        self._declare()
+        kind = type(self)
+        if kind.write is ConnectionWrapper.write:
+            self.write = transport.write  # type: ignore[method-assign]
+        if kind.writeSequence is ConnectionWrapper.writeSequence:
+            self.writeSequence = (  # type: ignore[method-assign]
+                transport.writeSequence
+            )
+        self.inner.makeConnection(self)  # type: ignore[arg-type]
+        self._take_shortcuts()
+
+    def connectionMade(self) -> None:
+        """As `IProtocol` has it; the inner protocol is told by `makeConnection`."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.inner.dataReceived(data)
+
+    def readConnectionLost(self) -> None:
+        self.inner.readConnectionLost()  # type: ignore[attr-defined]
+
+    def writeConnectionLost(self) -> None:
+        self.inner.writeConnectionLost()  # type: ignore[attr-defined]
+
+    def handshakeCompleted(self) -> None:
+        self.inner.handshakeCompleted()  # type: ignore[attr-defined]
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        self.inner.fileDescriptorReceived(  # type: ignore[attr-defined]
+            descriptor
+        )
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = True
+        # Twisted's TLS has another `write` from here on.
+        vars(self).pop("write", None)
+        vars(self).pop("writeSequence", None)
+        inner, self.inner = self.inner, _NOBODY
+        self._take_shortcuts()
+        inner.connectionLost(reason)
+
+    def logPrefix(self) -> str:
+        return _log_prefix(self, self.inner)
+
+    # To the protocol we are the transport; what is not here is the transport's
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.transport, name)
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.transport.writeSequence(data)
+
+    def startTLS(self, *args: Any, **kwargs: Any) -> Any:
+        started = self.transport.startTLS(*args, **kwargs)
+        self._declare()
+        return started
+
+    @property
+    def protocol(self) -> IProtocol:
+        """
+        Who is told what the transport hears; another may take over.
+
+        It is set by the protocol in charge, as on a transport of Twisted's. The
+        new one is not connected by that: call its `makeConnection`, if it has
+        not a transport yet.
+        """
+        inner = self.inner
+        return inner.inner if isinstance(inner, _Account) else inner
+
+    @protocol.setter
+    def protocol(self, protocol: IProtocol) -> None:
+        if IOwing.providedBy(self.inner) and not IOwing.providedBy(protocol):
+            # Those around us go on asking.
+            account = _Account(None, protocol)
+            account.transport = self
+            protocol = account
+        self.inner = protocol
+        self.inner_changed()
+
+    def inner_changed(self) -> None:
+        """Say anew what is provided; so do the wrappers around us."""
+        self._declare()
+        self._take_shortcuts()
+        outer = self.transport
+        if isinstance(outer, ConnectionWrapper):
+            outer.inner_changed()
+
+    # IOwing, of those that have it
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes received in all, if the inner protocol provides `IOwing`."""
+        return self.inner.bytes_received  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes written in all, if the inner protocol provides `IOwing`."""
+        return self.inner.bytes_sent  # type: ignore[attr-defined,no-any-return]
+
+    def owed(self) -> Debt:
+        return self.inner.owed()  # type: ignore[attr-defined,no-any-return]
+
+    def finish(self, reason: str) -> None:
+        self.inner.finish(reason)  # type: ignore[attr-defined]
+
+    def abort(self, reason: str) -> None:
+        self.inner.abort(reason)  # type: ignore[attr-defined]
+
+
+@implementer(IOwing)
+class _Nobody(Protocol):
+    """
+    Stands where a protocol was: what comes too late for it does no harm.
+    """
+
+    bytes_received = 0
+    bytes_sent = 0
+
+    def owed(self) -> Debt:
+        return Debt()
+
+    def finish(self, reason: str) -> None:
+        pass
+
+    def abort(self, reason: str) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
+
+
+class ReadingHolder(ConnectionWrapper):
+    """
+    One that may hold up reading for a reason of its own.
+
+    Reading goes on when neither it nor the inner protocol has it paused.
+    """
+
+    _paused = False  # by the inner protocol
+    _holding = False
+    _input_ended = False
+
+    def hold_reading(self) -> None:
+        """Read no more, until `release_reading`."""
+        if not self._holding:
+            self._holding = True
+            if not self._paused and not self._input_ended:
+                self.transport.pauseProducing()
+
+    def release_reading(self) -> None:
+        """Read again, unless the inner protocol has paused."""
+        if self._holding:
+            self._holding = False
+            # After its end of file, a transport that is resumed reads it again.
+            if not self._paused and not self._input_ended:
+                self.transport.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if not self._holding:
+            self.transport.resumeProducing()
+
+    def readConnectionLost(self) -> None:
+        self._input_ended = True
+        super().readConnectionLost()
+
+    def owed(self) -> Debt:
+        debt = super().owed()
+        return debt + Debt(unread=unread(self.transport)) if self._holding else debt
+
+
+@implementer(IOwing)
+class _Account(ConnectionWrapper):
+    """
+    Counts for a protocol that provides no `IOwing`, and ends it.
+    """
+
+    bytes_received = 0
+    bytes_sent = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self.bytes_received += len(data)
+        self.inner.dataReceived(data)
+
+    def write(self, data: bytes) -> None:
+        self.bytes_sent += len(data)
+        self.transport.write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        pieces = list(data)
+        self.bytes_sent += sum(map(len, pieces))
+        self.transport.writeSequence(pieces)
+
+    def owed(self) -> Debt:
+        return Debt(unsent=unsent(self.transport))
+
+    def finish(self, reason: str) -> None:
+        log.info("Closing the connection from {peer}: {reason}.", **self._words(reason))
+        # A transport waits with its close until its producer is done; and this
+        # one was not asked. Some complain if there was none.
+        with suppress(RuntimeError):
+            self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def abort(self, reason: str) -> None:
+        log.info("Closing the connection from {peer}: {reason}.", **self._words(reason))
+        self.transport.abortConnection()
+
+    def _words(self, reason: str) -> dict[str, str]:
+        return {"peer": describe_address(self.transport.getPeer()), "reason": reason}
+
+
+def accountable(protocol: IProtocol) -> IProtocol:
+    """
+    Have a protocol that provides `IOwing`: itself, or one that counts for it.
+
+    What counts for it takes it for settled when all that it wrote is sent, and
+    ends it with the transport's `loseConnection`, whatever its producer has left.
+    """
+    if IOwing.providedBy(protocol):
+        return protocol
+    return _Account(None, protocol)
+
+
+_C = TypeVar("_C", bound=IProtocol)
+
+
+@implementer(IProtocolFactory, ILoggingContext)
+class FactoryWrapper(Generic[_C]):
+    """
+    Wraps a factory, whichever it is; as it is, its protocols too, in nothing.
+
+    A subclass overrides `wrap`, or `buildProtocol` if it may refuse. A connection
+    that the inner factory refuses is refused. What is not here is the inner's.
+
+    Args:
+        inner: builds the protocols to wrap.
+    """
+
+    def __init__(self, inner: IProtocolFactory) -> None:
+        self.inner = inner
+        if IProtocolNegotiationFactory.providedBy(inner):
+            alsoProvides(self, IProtocolNegotiationFactory)
+
+    def wrap(self, inner: IProtocol) -> _C:
+        """Wrap one protocol, which is not connected yet."""
+        return ConnectionWrapper(self, inner)  # type: ignore[return-value]
+
+    def buildProtocol(self, addr: IAddress | None) -> _C | None:
+        inner: IProtocol | None
+        inner = self.inner.buildProtocol(addr)  # type: ignore[arg-type]
+        return None if inner is None else self.wrap(inner)
+
+    def doStart(self) -> None:
+        self.inner.doStart()
+
+    def doStop(self) -> None:
+        self.inner.doStop()
+
+    def logPrefix(self) -> str:
+        return _log_prefix(self, self.inner)
+
+    def __getattr__(self, name: str) -> Any:
+        # `__provides__` would be the inner's; `inner` is not there yet in a copy.
+        if name.startswith("__") or name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+class DatagramWrapper(DatagramProtocol):
+    """
+    Stands before a protocol of datagrams; as it is, it changes nothing.
+
+    A subclass overrides `datagramReceived`. The inner protocol gets the port itself
+    as its transport: what it sends passes nothing here.
+
+    Args:
+        inner: what the datagrams are for.
+    """
+
+    noisy = False  # the inner protocol speaks for itself
+
+    def __init__(self, inner: DatagramProtocol) -> None:
+        self.inner = inner
+        self.where = ""
+
+    # The base class counts the ports, here and in the inner protocol, so each start
+    # and stop reaches that once.
+
+    def startProtocol(self) -> None:
+        port: Any = self.transport
+        if hasattr(port, "getHost"):
+            self.where = f" at {describe_address(port.getHost())}"
+        self.inner.makeConnection(port)
+
+    def stopProtocol(self) -> None:
+        self.inner.doStop()
+
+    def connectionRefused(self) -> None:
+        self.inner.connectionRefused()
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        self.inner.datagramReceived(datagram, addr)
+
+    def logPrefix(self) -> str:
+        prefix: str = self.inner.logPrefix()
+        return prefix
+
+
+def _log_prefix(wrapper: object, inner: object) -> str:
+    if ILoggingContext.providedBy(inner):
+        prefix = inner.logPrefix()
+    else:
+        prefix = type(inner).__name__
+    return f"{prefix} ({type(wrapper).__name__})"
