@@ -24,36 +24,65 @@ if TYPE_CHECKING:
     from sockproto.errors import MisuseError, PeerError, SockprotoError
     from sockproto.fetching import FetchObserver, FetchProtocol, Response, Sink, fetch
     from sockproto.hello import HelloClient, HelloFactory, HelloProtocol, connect_hello
+    from sockproto.interfaces import Debt, IOwing
+    from sockproto.policies.admission import Admission, Gate
+    from sockproto.policies.datagram_admission import DatagramAdmission
+    from sockproto.policies.datagrams import DatagramRateLimit
+    from sockproto.policies.draining import Drain, Draining, State
+    from sockproto.policies.idle import IdleTimeout
+    from sockproto.policies.proxied import BehindProxy
+    from sockproto.policies.rate import RateLimit, TotalRate
+    from sockproto.policies.stalled import StalledTimeout
+    from sockproto.policies.unsent import UnsentLimit
     from sockproto.reporting import Log
     from sockproto.service import make_service
     from sockproto.settings import Settings
     from sockproto.wire.framing import Framing
     from sockproto.wire.response import Limits
+    from sockproto.wrapping import ConnectionWrapper, DatagramWrapper, FactoryWrapper
 
 
 _HOMES = {
+    "Admission": "policies.admission",
+    "BehindProxy": "policies.proxied",
+    "ConnectionWrapper": "wrapping",
+    "DatagramAdmission": "policies.datagram_admission",
     "DatagramHelloClient": "datagram",
+    "DatagramRateLimit": "policies.datagrams",
+    "DatagramWrapper": "wrapping",
+    "Debt": "interfaces",
+    "Drain": "policies.draining",
+    "Draining": "policies.draining",
     "EchoClient": "echo",
     "EchoDatagramProtocol": "datagram",
     "EchoFactory": "echo",
     "EchoProtocol": "echo",
+    "FactoryWrapper": "wrapping",
     "FetchObserver": "fetching",
     "FetchProtocol": "fetching",
     "Framing": "wire.framing",
+    "Gate": "policies.admission",
     "HelloClient": "hello",
     "HelloDatagramProtocol": "datagram",
     "HelloFactory": "hello",
     "HelloProtocol": "hello",
     "Host": "connecting",
+    "IOwing": "interfaces",
+    "IdleTimeout": "policies.idle",
     "Limits": "wire.response",
     "Log": "reporting",
     "MisuseError": "errors",
     "Observer": "connecting",
     "PeerError": "errors",
+    "RateLimit": "policies.rate",
     "Response": "fetching",
     "Settings": "settings",
     "Sink": "fetching",
     "SockprotoError": "errors",
+    "StalledTimeout": "policies.stalled",
+    "State": "policies.draining",
+    "TotalRate": "policies.rate",
+    "UnsentLimit": "policies.unsent",
     "connect_datagram_hello": "datagram",
     "connect_echo": "echo",
     "connect_hello": "hello",
@@ -62,28 +91,46 @@ _HOMES = {
 }
 
 __all__ = [
+    "Admission",
+    "BehindProxy",
+    "ConnectionWrapper",
+    "DatagramAdmission",
     "DatagramHelloClient",
+    "DatagramRateLimit",
+    "DatagramWrapper",
+    "Debt",
+    "Drain",
+    "Draining",
     "EchoClient",
     "EchoDatagramProtocol",
     "EchoFactory",
     "EchoProtocol",
+    "FactoryWrapper",
     "FetchObserver",
     "FetchProtocol",
     "Framing",
+    "Gate",
     "HelloClient",
     "HelloDatagramProtocol",
     "HelloFactory",
     "HelloProtocol",
     "Host",
+    "IOwing",
+    "IdleTimeout",
     "Limits",
     "Log",
     "MisuseError",
     "Observer",
     "PeerError",
+    "RateLimit",
     "Response",
     "Settings",
     "Sink",
     "SockprotoError",
+    "StalledTimeout",
+    "State",
+    "TotalRate",
+    "UnsentLimit",
     "__version__",
     "connect_datagram_hello",
     "connect_echo",

@@ -1,0 +1,3 @@
+"""
+Wrappers that fit any factory; none imports another.
+"""

@@ -1,0 +1,292 @@
+"""
+Who may connect, and how many at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from zope.interface import implementer
+
+from sockproto.checks import (
+    choice,
+    clock as checked_clock,
+    instance,
+    short_text,
+    whole_number,
+)
+from sockproto.closing import OrderlyClose
+from sockproto.peers import Networks, peer_group_of
+from sockproto.reporting import Log, Occasional, log
+from sockproto.wrapping import ConnectionWrapper, FactoryWrapper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.internet.interfaces import (
+        IAddress,
+        IDelayedCall,
+        IProtocolFactory,
+        IReactorTime,
+    )
+    from twisted.python.failure import Failure
+
+__all__ = ["Admission", "Gate"]
+
+HIGHEST = 1 << 31
+
+LONGEST_LAST_WORDS = 4_096
+"""Bytes that any kernel takes at once, whether or not the peer reads them."""
+
+PARTING_SECONDS = 3.0
+"""How long a refused peer may take to hear its last words."""
+
+MOST_PARTING = 32
+"""Refused peers of a place that hear last words at the same time."""
+
+_WORDS = {
+    "denied": "from networks that are denied (--deny)",
+    "not allowed": "from networks that are not allowed (--allow)",
+    "most": "above {most} in all (--max-connections)",
+    "most per peer": "above {most_per_peer} of one peer (--max-per-peer)",
+}
+
+
+class Gate:
+    """
+    Counts connections, of several factories if they share it, and says who may come.
+
+    A peer is an IPv4 address or an IPv6 /64. Peers on unix sockets count only in
+    all.
+
+    Args:
+        clock: spaces the log's lines; the reactor, outside tests.
+        most: connections at once, in all; None for any number.
+        most_per_peer: connections at once of one peer; None for any number.
+        allow: the networks whose peers may come, as CIDR texts; none for all.
+        deny: the networks whose peers may not, also if they are allowed.
+        log: with `Log.NONE`, refusals are only counted.
+
+    Attributes:
+        connected: how many are there now.
+        refused: how many were refused, by reason: `denied`, `not allowed`, `most`,
+            `most per peer`.
+
+    Raises:
+        SettingError: a number is below 1, or a text is no network.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        *,
+        most: int | None = None,
+        most_per_peer: int | None = None,
+        allow: Networks | Iterable[str] | str = (),
+        deny: Networks | Iterable[str] | str = (),
+        log: Log | str = Log.CONNECTIONS,
+    ) -> None:
+        self.most = _bound("most", most)
+        self.most_per_peer = _bound("most_per_peer", most_per_peer)
+        self.allow = Networks("allow", allow)
+        self.deny = Networks("deny", deny)
+        self.connected = 0
+        self.refused: Counter[str] = Counter()
+        self._of_peer: Counter[bytes] = Counter()
+        self._logs = choice("log", Log, log) is not Log.NONE
+        self._told = Occasional(checked_clock("clock", clock), self._tell)
+
+    def refusal(self, address: IAddress | None) -> str | None:
+        """
+        Ask for one more from there; None if it may come, else why it may not.
+        """
+        reason = self._refusal(address)
+        if reason is not None:
+            self.refused[reason] += 1
+            if self._logs:
+                self._told.happened(reason)
+        return reason
+
+    def _refusal(self, address: IAddress | None) -> str | None:
+        if self.deny and self.deny.has(address):
+            return "denied"
+        if self.allow and not self.allow.has(address):
+            return "not allowed"
+        if self.most is not None and self.connected >= self.most:
+            return "most"
+        if self.most_per_peer is not None:
+            peer = peer_group_of(address)
+            if peer is not None and self._of_peer[peer] >= self.most_per_peer:
+                return "most per peer"
+        return None
+
+    def enter(self, address: IAddress | None) -> None:
+        """One from there has come."""
+        self.connected += 1
+        if self.most_per_peer is not None:
+            peer = peer_group_of(address)
+            if peer is not None:
+                self._of_peer[peer] += 1
+
+    def leave(self, address: IAddress | None) -> None:
+        """One from there has gone."""
+        self.connected -= 1
+        if self.most_per_peer is not None:
+            peer = peer_group_of(address)
+            if peer is not None:
+                self._of_peer[peer] -= 1
+                if not self._of_peer[peer]:
+                    del self._of_peer[peer]
+
+    def open(self) -> None:
+        """A place that this gate guards is listened on."""
+        self._told.begin()
+
+    def close(self) -> None:
+        """It is not any more; with the last of them, log what was not told yet."""
+        self._told.end()
+
+    def _tell(self, counts: Counter[str]) -> None:
+        log.warn(
+            "Refused {refused}.",
+            refused=", ".join(
+                f"{count} connection{'s' * (count > 1)} {_WORDS[reason]}".format(
+                    most=self.most, most_per_peer=self.most_per_peer
+                )
+                for reason, count in counts.items()
+            ),
+        )
+
+
+def _bound(name: str, seen: int | None) -> int | None:
+    return None if seen is None else whole_number(name, seen, 1, HIGHEST)
+
+
+class _AdmittedConnection(ConnectionWrapper):
+    """
+    Counts as long as it is there.
+    """
+
+    factory: Admission
+    address: IAddress | None = None
+
+    def makeConnection(self, transport: Any) -> None:
+        for gate in self.factory.gates:
+            gate.enter(self.address)
+        super().makeConnection(transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        for gate in self.factory.gates:
+            gate.leave(self.address)
+        super().connectionLost(reason)
+
+
+@implementer(IHalfCloseableProtocol)
+class _RefusedConnection(Protocol):
+    """
+    Is reset at once, or hears why first.
+    """
+
+    _close: OrderlyClose | None = None
+    _deadline: IDelayedCall | None = None
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        admission = self._admission
+        if not admission.last_words or admission.parting >= MOST_PARTING:
+            transport.abortConnection()
+            return
+        admission.parting += 1
+        # Also if a TLS peer never shakes hands.
+        self._deadline = admission.clock.callLater(PARTING_SECONDS, self._too_late)
+        transport.write(admission.last_words)
+        self._close = OrderlyClose(transport, admission.clock)
+        self._close.begin(input_ended=False)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._close is not None:
+            self._close.data_received(len(data))
+
+    def readConnectionLost(self) -> None:
+        if self._close is not None:
+            self._close.read_connection_lost()
+
+    def writeConnectionLost(self) -> None:
+        if self._close is not None:
+            self._close.write_connection_lost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._close is not None:
+            self._close.connection_lost()
+            self._admission.parting -= 1
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        transport: Any = self.transport
+        transport.abortConnection()
+
+
+class Admission(FactoryWrapper[IProtocol]):
+    """
+    Lets connections in as far as its gates do; a refused one costs next to nothing.
+
+    A refused peer gets a reset, or a last line and end of file.
+
+    Args:
+        inner: builds the protocols of those that are admitted.
+        gates: each has to admit; shared by all whose connections count together.
+        clock: bounds the time of last words; the reactor, outside tests.
+        last_words: what a refused peer gets, line end included; none for a reset.
+            Text is sent as UTF-8. At most 4,096 bytes.
+
+    Attributes:
+        parting: how many hear last words now. Above 32 at once, peers are reset: a
+            crowd must not use up the open files in spite of the gates.
+
+    Raises:
+        SettingError: `last_words` is neither bytes nor a text, or too long.
+    """
+
+    def __init__(
+        self,
+        inner: IProtocolFactory,
+        *gates: Gate,
+        clock: IReactorTime,
+        last_words: bytes | str = b"",
+    ) -> None:
+        super().__init__(inner)
+        self.gates = tuple(instance("gates", each, Gate) for each in gates)
+        self.clock = checked_clock("clock", clock)
+        self.last_words = short_text("last_words", last_words, LONGEST_LAST_WORDS)
+        self.parting = 0
+
+    def doStart(self) -> None:
+        for gate in self.gates:
+            gate.open()
+        super().doStart()
+
+    def doStop(self) -> None:
+        super().doStop()
+        for gate in self.gates:
+            gate.close()
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
+        for gate in self.gates:
+            if gate.refusal(addr) is not None:
+                return _RefusedConnection(self)
+        inner: IProtocol | None
+        inner = self.inner.buildProtocol(addr)  # type: ignore[arg-type]
+        if inner is None:
+            return None
+        admitted = _AdmittedConnection(self, inner)
+        admitted.address = addr
+        return admitted

@@ -1,0 +1,259 @@
+"""
+How a factory's connections come to their end when it stops.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
+
+from sockproto.checks import (
+    clock as checked_clock,
+    instance,
+    seconds as checked_seconds,
+)
+from sockproto.interfaces import Debt
+from sockproto.reporting import log
+from sockproto.wrapping import ConnectionWrapper, FactoryWrapper, accountable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import (
+        IAddress,
+        IDelayedCall,
+        IProtocol,
+        IProtocolFactory,
+        IReactorTime,
+    )
+    from twisted.python.failure import Failure
+
+__all__ = ["Drain", "Draining", "State"]
+
+QUIET_SECONDS = 0.5
+"""A client that is owed nothing and was silent for so long has what it wanted."""
+
+LOOK_SECONDS = 0.1
+
+ABORT_SECONDS = 1.0
+"""What a transport may take to tell that it was aborted; Twisted's take a turn."""
+
+SHORTEST_SECONDS = 0.001
+"""What is left of the drain below this is nothing: floats do not add up exactly."""
+
+
+class State(Enum):
+    """
+    How far a service is; they come in this order.
+    """
+
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Drain:
+    """
+    The connections of one factory, or of several that stop together.
+
+    Args:
+        clock: measures; the reactor, outside tests.
+
+    Attributes:
+        state: `SERVING`, then `DRAINING` from the call of `begin`, then `STOPPED`
+            when the last connection is gone.
+        connections: those that are there now.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.clock = checked_clock("clock", clock)
+        self.state = State.SERVING
+        self.connections: set[ConnectionWrapper] = set()
+        self._watchers: list[Callable[[State], None]] = []
+        self._waiters: list[Deferred[None]] = []
+        self._seconds = self._deadline = 0.0
+        self._next: IDelayedCall | None = None
+        # How many bytes of each had passed, and since when it is so.
+        self._quiet_since: dict[ConnectionWrapper, tuple[int, float]] = {}
+        self._finished: set[ConnectionWrapper] = set()
+
+    def watch(self, told: Callable[[State], None]) -> None:
+        """Have a function called with each state that is to come."""
+        self._watchers.append(told)
+
+    def begin(self, seconds: float) -> Deferred[None]:
+        """
+        Let connections end by themselves; fires when none is left.
+
+        One that is owed nothing and has sent nothing for half a second, and was
+        sent nothing, is finished: it gets end of file. After `seconds` the rest is
+        aborted, and one line of the log says how many they were and what they were
+        owed. New connections are refused; closing the ports is the caller's part,
+        and comes first. A second call waits for the same.
+
+        Args:
+            seconds: how long this may take.
+
+        Raises:
+            SettingError: `seconds` is no number from 0 up.
+        """
+        checked_seconds("seconds", seconds)
+        waiter: Deferred[None] = Deferred()
+        if self.state is State.STOPPED:
+            waiter.callback(None)
+            return waiter
+        self._waiters.append(waiter)
+        if self.state is State.SERVING:
+            self._seconds = seconds
+            self._deadline = self.clock.seconds() + seconds
+            self._enter(State.DRAINING)
+            self._look()
+        return waiter
+
+    def reopen(self) -> None:
+        """Serve again, after a stop."""
+        assert self.state is not State.DRAINING
+        if self.state is State.STOPPED:
+            self._quiet_since.clear()
+            self._finished.clear()
+            self._enter(State.SERVING)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        for told in list(self._watchers):
+            try:
+                told(state)
+            except Exception:  # noqa: BLE001 - of anybody's code; we have to go on
+                log.failure("a watcher of the drain raised")
+
+    def _look(self) -> None:
+        self._next = None
+        if self.state is not State.DRAINING:
+            return  # it ended while its watchers were told of the beginning
+        now = self.clock.seconds()
+        # Nobody waits longer than was said on a clock that was set back.
+        self._deadline = min(self._deadline, now + self._seconds)
+        left = self._deadline - now
+        if not self.connections:
+            self._stop()
+        elif left < SHORTEST_SECONDS:
+            self._next = self.clock.callLater(ABORT_SECONDS, self._stop)
+            self._abort()
+        else:
+            self._next = self.clock.callLater(min(LOOK_SECONDS, left), self._look)
+            for connection in self.connections - self._finished:
+                try:
+                    self._finish_if_quiet(connection, now)
+                except Exception:  # noqa: BLE001 - as above
+                    log.failure("a connection raised while it was drained")
+
+    def _finish_if_quiet(self, connection: ConnectionWrapper, now: float) -> None:
+        if connection not in self.connections:
+            return  # it went with one before it
+        passed = connection.bytes_received + connection.bytes_sent
+        before = self._quiet_since.get(connection)
+        # What is owed may hold up reading: silence counts from its end. And
+        # nobody was silent in a future that a clock set back has taken away.
+        if (
+            before is None
+            or before[0] != passed
+            or before[1] > now
+            or connection.owed()
+        ):
+            self._quiet_since[connection] = (passed, now)
+        elif now - before[1] >= QUIET_SECONDS:
+            self._finished.add(connection)
+            connection.finish("the service stops")
+
+    def _abort(self) -> None:
+        left = list(self.connections)
+        owed = sum(map(_debt_of, left), Debt())
+        log.warn(
+            "Aborting {count} connection{s} after {seconds:g} s of drain;"
+            " they were owed {owed}.",
+            count=len(left),
+            s="s" * (len(left) > 1),
+            seconds=self._seconds,
+            owed=owed,
+        )
+        for connection in left:
+            try:
+                connection.abort("aborted after the drain")
+            except Exception:  # noqa: BLE001 - as above
+                log.failure("a connection raised when it was aborted")
+
+    def _stop(self) -> None:
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        self._next = None
+        # Who begins again when it is told of the stop waits for another one.
+        waiters, self._waiters = self._waiters, []
+        self._enter(State.STOPPED)
+        for waiter in waiters:
+            waiter.callback(None)
+
+    def joined(self, connection: ConnectionWrapper) -> None:
+        """One of our factories has a new connection."""
+        self.connections.add(connection)
+
+    def left(self, connection: ConnectionWrapper) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self._quiet_since.pop(connection, None)
+        self._finished.discard(connection)
+        if self.state is State.DRAINING and not self.connections:
+            self._stop()
+
+
+def _debt_of(connection: ConnectionWrapper) -> Debt:
+    try:
+        return connection.owed()
+    except Exception:  # noqa: BLE001 - as above
+        log.failure("a connection could not tell what it owes")
+        return Debt()
+
+
+class _KnownConnection(ConnectionWrapper):
+    """
+    Is among those that its factory knows, as long as it is there.
+    """
+
+    factory: Draining
+
+    def makeConnection(self, transport: Any) -> None:
+        self.factory.drain.joined(self)
+        super().makeConnection(transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        try:
+            super().connectionLost(reason)
+        finally:
+            self.factory.drain.left(self)
+
+
+class Draining(FactoryWrapper[_KnownConnection]):
+    """
+    Lets a factory's connections end by themselves before it stops.
+
+    What a connection is owed is what its protocol says (`IOwing`); of one that
+    does not say, what it has written and the kernel has not taken.
+
+    Args:
+        inner: builds the protocols.
+        drain: shared by the factories that stop together.
+    """
+
+    def __init__(self, inner: IProtocolFactory, drain: Drain) -> None:
+        super().__init__(inner)
+        self.drain = instance("drain", drain, Drain)
+
+    def buildProtocol(self, addr: IAddress | None) -> _KnownConnection | None:
+        if self.drain.state is not State.SERVING:
+            return None
+        return super().buildProtocol(addr)
+
+    def wrap(self, inner: IProtocol) -> _KnownConnection:
+        return _KnownConnection(self, accountable(inner))
