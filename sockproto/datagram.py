@@ -60,6 +60,15 @@ Bytes that Linux counts for a small datagram and its bookkeeping (768, at most
 """
 
 
+_DROPPED = {
+    "port": "from ports of services",
+    "own": "from our own places",
+    "no name": "without a name",
+    "too large": "whose answer is too large",
+    "not sent": "whose answer was not sent",
+}
+
+
 class ServiceDatagramProtocol(DatagramProtocol):
     """
     Answers datagrams, but never so that two services could answer each other.
@@ -111,6 +120,14 @@ class ServiceDatagramProtocol(DatagramProtocol):
         if self._place is not None:
             self._own.remove(*self._place)
             self._place = None
+        if self.dropped and self.log is not Log.NONE:
+            log.info(
+                "No answer was given to {count} datagrams: {why}.",
+                count=self.dropped.total(),
+                why=", ".join(
+                    f"{n} {_DROPPED[why]}" for why, n in self.dropped.items()
+                ),
+            )
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         if self._logs_messages:

@@ -11,19 +11,25 @@ from twisted.python import usage
 
 from sockproto.errors import SettingError
 from sockproto.settings import Settings
-from sockproto.spelling import unescape
+from sockproto.spelling import bytes_per_second, unescape
 from sockproto.version import __version__
 
 __all__ = ["Options"]
 
 _DEFAULTS = Settings()
 
+LONGEST_SHOWN = 200
+"""Characters of a wrong value that an error shows."""
+
 _EPILOGUE = """\
 PLACE is a server endpoint description: tcp:9999, tcp:9999:interface=127.0.0.1,
 tcp6:9999, unix:/run/hello.sock, ssl:..., tls:..., systemd:..., haproxy:tcp:9999.
 An IPv6 interface is written interface=[::1]. Where any place is given, only the
 services whose places are given run; else hello, echo and udp do, on the places
-shown. Text takes the escapes \\n \\r \\t \\\\ \\xNN."""
+shown. Text takes the escapes \\n \\r \\t \\\\ \\xNN. A limit of 0 is none; one with
+a * holds where a place faces a network (haproxy: always does), and not on loopback
+or unix sockets, unless it is given. NETWORKS are such as 192.0.2.0/24,2001:db8::/32
+or unix."""
 
 
 def _default(places: tuple[str, ...]) -> str:
@@ -45,6 +51,15 @@ class Options(usage.Options):
         ["greeting", None, "Welcome!", "What hello says first; empty for nothing."],
         ["answer", None, "Hello, NAME!", "What is said to NAME."],
         ["backlog", None, "511", "Connections that may wait to be accepted."],
+        ["max-connections", None, None, "Connections at once, in all. [by open files]"],
+        ["max-per-peer", None, None, "Connections at once of one peer. [a quarter*]"],
+        ["refusal", None, "", "What a refused peer is told; empty for a reset."],
+        ["idle", None, None, "Seconds without a byte that end a connection. [300*]"],
+        ["stalled", None, None, "Seconds that a peer may take nothing. [60*]"],
+        ["rate", None, "0", "Bytes a second of one connection, each way; 64K, 1M."],
+        ["total-rate", None, "0", "Bytes a second of all connections, each way."],
+        ["udp-rate", None, None, "Datagrams a second of one source. [100*]"],
+        ["udp-total-rate", None, None, "Datagrams a second of all. [5000*]"],
         ["drain", None, "10", "Seconds that connections get to end when stopping."],
         ["log", None, "connections", "none, connections or messages."],
     ]
@@ -57,6 +72,8 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self._places: dict[str, list[str]] = {}
+
+        self._networks: dict[str, list[str]] = {}
 
     def _place(self, name: str, place: str) -> None:
         self._places.setdefault(name, []).append(place)
@@ -72,6 +89,14 @@ class Options(usage.Options):
 
     def opt_udp_echo(self, place: str) -> None:
         self._place("udp_echo", place)
+
+    def opt_allow(self, networks: str) -> None:
+        """NETWORKS whose peers alone may connect; may be repeated."""
+        self._networks.setdefault("allow", []).append(networks)
+
+    def opt_deny(self, networks: str) -> None:
+        """NETWORKS whose peers may not connect; may be repeated."""
+        self._networks.setdefault("deny", []).append(networks)
 
     opt_hello.__doc__ = (
         f"PLACE of a hello service; may be repeated. [{_default(_DEFAULTS.hello)}]"
@@ -100,18 +125,30 @@ class Options(usage.Options):
         values: dict[str, object] = {
             name: tuple(places) for name, places in self._places.items()
         }
+        values.update(self._networks)
         values["udp_any_port"] = bool(self["udp-any-port"])
         for option, convert in (
             ("delay", float),
             ("drain", float),
             ("max-name", int),
             ("backlog", int),
+            ("max-connections", int),
+            ("max-per-peer", int),
+            ("idle", float),
+            ("stalled", float),
+            ("rate", bytes_per_second),
+            ("total-rate", bytes_per_second),
+            ("udp-rate", float),
+            ("udp-total-rate", float),
+            ("refusal", unescape),
             ("framing", str),
             ("log", str),
             ("greeting", unescape),
             ("answer", unescape),
         ):
             text = self[option]
+            if text is None:
+                continue
             try:
                 values[option.replace("-", "_")] = convert(text)
             except ValueError as error:
@@ -126,7 +163,9 @@ class Options(usage.Options):
             self.settings = Settings.only(**values)
         except SettingError as error:
             option = error.name.replace("_", "-")
-            seen = self.get(option, error.seen)
+            seen = repr(self.get(option) or error.seen)
+            if len(seen) > LONGEST_SHOWN:
+                seen = f"{seen[:LONGEST_SHOWN]}... ({len(seen)} characters)"
             raise usage.UsageError(
-                f"--{option}: {seen!r} was given, where {error.allowed} is allowed"
+                f"--{option}: {seen} was given, where {error.allowed} is allowed"
             ) from error

@@ -6,35 +6,31 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import re
+import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IStreamServerEndpoint
-from twisted.protocols.haproxy._wrapper import (
-    HAProxyProtocolWrapper,
-    HAProxyWrappingFactory,
-)
-from zope.interface import implementer
 
 from sockproto.connecting import CONNECT_SECONDS, Host
 from sockproto.errors import AddressMalformed, PlaceError
 
 if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import (
-        IListeningPort,
-        IProtocolFactory,
         IStreamClientEndpoint,
+        IStreamServerEndpoint,
     )
 
     from sockproto.connecting import Observer
 
 __all__ = [
+    "StreamPlace",
     "UdpPlace",
     "client_endpoint",
     "host_port",
@@ -54,6 +50,8 @@ _HOST_PORT = re.compile(
 # At which positional value each kind of Twisted's has its port and its backlog.
 _PORT_AT = {"tcp": 1, "tcp6": 1, "ssl": 1, "tls": 2}
 _BACKLOG_AT = {"tcp": 3, "tcp6": 2, "ssl": 6, "tls": 3, "unix": 3}
+
+_INTERFACE_AT = {"tcp": 2, "tcp6": 3, "ssl": 5, "tls": 4}
 
 _INTERFACE_HINT = "an IPv6 interface is written interface=[::1]"
 
@@ -136,11 +134,29 @@ def _seconds(text: str) -> float:
 # Servers
 
 
+@dataclass(frozen=True, slots=True)
+class StreamPlace:
+    """
+    Where a stream service listens.
+
+    Attributes:
+        endpoint: listens; of a `haproxy:` place, what is behind the proxy.
+        behind_proxy: whether each connection begins with a header of the PROXY
+            protocol.
+        faces_network: whether others than this machine may reach it. Of a place
+            that does not say, it is assumed.
+    """
+
+    endpoint: IStreamServerEndpoint
+    behind_proxy: bool
+    faces_network: bool
+
+
 def stream_place(
     reactor: Any, service: str, description: str, backlog: int
-) -> IStreamServerEndpoint:
+) -> StreamPlace:
     """
-    Turn a description into an endpoint to listen on.
+    Turn a description into a place to listen on.
 
     Args:
         reactor: will listen.
@@ -170,13 +186,47 @@ def stream_place(
             text += f":backlog={backlog}"
         behind = text.removeprefix("haproxy:")
         endpoint: IStreamServerEndpoint = serverFromString(reactor, behind)
-        if behind != text:
-            endpoint = _BehindProxy(endpoint)
+        if kind == "systemd":
+            _check_family(endpoint)
     except Exception as error:
         # Parsers are anybody's code: a plugin raises what it likes.
         problem = _parsing_problem(description, error)
         raise PlaceError(service, description, problem) from error
-    return endpoint
+    at = _INTERFACE_AT.get(kind)
+    interface = named.get("interface", rest[at - 1] if at and len(rest) >= at else "")
+    return StreamPlace(
+        endpoint,
+        behind_proxy=behind != text,
+        # What is behind a proxy faces whatever the proxy does.
+        faces_network=behind != text
+        or (kind != "unix" and not _is_loopback(interface)),
+    )
+
+
+def _check_family(endpoint: Any) -> None:
+    """
+    Refuse a socket that systemd passed as another than it is.
+
+    Twisted would take its peers' addresses for others, and so would our limits.
+    """
+    with socket.socket(fileno=os.dup(endpoint.fileno)) as passed:
+        actual = passed.family
+    if actual != endpoint.addressFamily:
+        name = actual.name.removeprefix("AF_")
+        raise ValueError(f"the socket that systemd has passed is of systemd:{name}")
+
+
+def _is_loopback(interface: str) -> bool:
+    try:
+        return ip_address(interface.partition("%")[0]).is_loopback
+    except ValueError:
+        return False  # all of them, or one that is found out when it listens
+
+
+def _spell_file(name: object) -> str:
+    # A problem is one line, whatever a file is called.
+    text = str(name)
+    return text if text.isprintable() else repr(text)
 
 
 def _parsing_problem(description: str, error: Exception) -> str:
@@ -188,11 +238,13 @@ def _parsing_problem(description: str, error: Exception) -> str:
             " tcp, tcp6, unix, ssl, tls, systemd and haproxy are"
         )
     if isinstance(error, OSError) and error.strerror:
-        name = error.filename or kind
+        name = _spell_file(error.filename or kind)
         return f"{name}: {error.strerror.lower()}"
+    if kind == "systemd" and isinstance(error, KeyError):
+        return f"systemd has passed no socket named {message}"
+    if kind == "systemd" and isinstance(error, TypeError | IndexError):
+        return "systemd has passed no such socket"
     if isinstance(error, TypeError | IndexError):
-        if kind == "systemd":
-            return "systemd has passed no such socket"
         message = re.sub(r"^.*?\b_?\w+\(\) ", "", message)
         hint = f"; {_INTERFACE_HINT}" if "::" in description else ""
         return f"it is not understood ({message}){hint}"
@@ -201,34 +253,6 @@ def _parsing_problem(description: str, error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"there is nothing named {message}"
     return message
-
-
-class _ProxiedConnection(HAProxyProtocolWrapper):
-    """Closes after any header that is none; Twisted's lets its numbers raise."""
-
-    def dataReceived(self, data: bytes) -> None:
-        try:
-            super().dataReceived(data)
-        except ValueError:
-            if self._proxyInfo is not None:
-                raise  # what came behind the header
-            self.loseConnection()  # type: ignore[no-untyped-call]
-
-
-class _ProxiedFactory(HAProxyWrappingFactory):
-    protocol = _ProxiedConnection  # type: ignore[assignment]
-
-
-@implementer(IStreamServerEndpoint)
-class _BehindProxy:
-    """An endpoint whose connections begin with a header of the PROXY protocol."""
-
-    def __init__(self, inner: IStreamServerEndpoint) -> None:
-        self._inner = inner
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        factory = _ProxiedFactory(protocolFactory)  # type: ignore[no-untyped-call]
-        return self._inner.listen(factory)
 
 
 def listening_problem(error: BaseException | None) -> str:
@@ -241,7 +265,9 @@ def listening_problem(error: BaseException | None) -> str:
         is_path = isinstance(error.port, str | bytes)
         error = error.socketError
     number = getattr(error, "errno", None)
-    if number == errno.EADDRINUSE:
+    # Twisted's, of the file beside a unix socket.
+    locked = is_path and str(error) == "Cannot acquire lock"
+    if number == errno.EADDRINUSE or locked:
         return "it is in use; stop what listens there, or choose another"
     if number in (errno.EACCES, errno.EPERM) and is_path:
         return "not permitted; the socket's folder has to let us write into it"
@@ -264,6 +290,11 @@ class UdpPlace:
 
     port: int
     interface: str = ""
+
+    @property
+    def faces_network(self) -> bool:
+        """Whether others than this machine may reach it."""
+        return not _is_loopback(self.interface)
 
 
 def udp_place(service: str, description: str) -> UdpPlace:
@@ -417,7 +448,7 @@ def _tls_endpoint(
 
 def _address_problem(address: str, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}"
+        return f"{_spell_file(error.filename)}: {error.strerror.lower()}"
     if address.count(":") > 1 and isIPv6Address(address.rpartition(":")[0]):
         return "an IPv6 address goes in brackets: [::1]:9999"
     if ":" not in address:

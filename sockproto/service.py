@@ -16,27 +16,30 @@ from sockproto.datagram import (
     OwnPlaces,
     ServiceDatagramProtocol,
 )
-from sockproto.draining import drain
 from sockproto.echo import EchoFactory
 from sockproto.errors import PlaceError
+from sockproto.guarding import Guard
 from sockproto.hello import HelloFactory
 from sockproto.places import (
+    StreamPlace,
     UdpPlace,
     listening_problem,
     stream_place,
     udp_place,
 )
+from sockproto.policies.draining import State
 from sockproto.reporting import Log, describe_address, log
 from sockproto.wire.datagram import LARGEST_DATAGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+    from twisted.internet.interfaces import IListeningPort
     from twisted.python.failure import Failure
 
     from sockproto.settings import Settings
-    from sockproto.stream import StreamFactory, StreamProtocol
+    from sockproto.stream import StreamFactory
+    from sockproto.wrapping import ConnectionWrapper
 
 __all__ = ["SockprotoService", "make_service"]
 
@@ -62,6 +65,9 @@ class SockprotoService(Service):
         settings: what runs, where, and how.
         reactor: listens, and measures the time.
 
+    Attributes:
+        state: how far it is.
+
     Raises:
         PlaceError: a place cannot be understood. One that cannot be listened on
             is raised when the service starts.
@@ -72,17 +78,46 @@ class SockprotoService(Service):
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self._settings = settings
         self._reactor = reactor
-        self._factories: list[StreamFactory] = []
+        self._guard = Guard(settings, reactor)
+        self._guard.drain.watch(self._drains)
         self._openings = list(self._parse())
         self._ports: list[IListeningPort] = []
         self._pending: list[Deferred[None]] = []
         self._closing: list[Deferred[Any]] = []
         self._opened = False
+        self._watchers: list[Callable[[State], None]] = []
+        self.state = State.STOPPED
+
+    def watch(self, told: Callable[[State], None]) -> None:
+        """
+        Have a function called with each state that is to come.
+
+        It is serving once all places listen, draining when it begins to stop, and
+        stopped when no connection is left.
+        """
+        self._watchers.append(told)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        for told in list(self._watchers):
+            try:
+                told(state)
+            except Exception:  # noqa: BLE001 - of anybody's code; we have to go on
+                log.failure("a watcher of the service raised")
+
+    def _drains(self, state: State) -> None:
+        if state is not State.SERVING and state is not self.state:
+            self._enter(state)
 
     @property
     def ports(self) -> tuple[IListeningPort, ...]:
         """What listens now; `getHost()` of each tells where."""
         return tuple(self._ports)
+
+    @property
+    def connections(self) -> tuple[ConnectionWrapper, ...]:
+        """The connections that are there now; each provides `IOwing`."""
+        return tuple(self._guard.drain.connections)
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
@@ -96,9 +131,7 @@ class SockprotoService(Service):
     def stopService(self) -> Deferred[None]:
         super().stopService()
         stopped: Deferred[Any] = self._close()
-        stopped.addCallback(
-            lambda _: drain(self._reactor, self._connections, self._settings.drain)
-        )
+        stopped.addCallback(lambda _: self._guard.drain.begin(self._settings.drain))
         return stopped
 
     def place_failed(self, error: PlaceError) -> None:
@@ -108,10 +141,6 @@ class SockprotoService(Service):
         Only an endpoint of a plugin takes its time with listening.
         """
         log.critical("{error}", error=error)
-
-    def _connections(self) -> Iterator[StreamProtocol]:
-        for factory in self._factories:
-            yield from factory.connections
 
     # What the settings say
 
@@ -127,14 +156,13 @@ class SockprotoService(Service):
             log=settings.log,
         )
         echo = EchoFactory(self._reactor, log=settings.log)
-        self._factories += (hello, echo)
         for factory, name, places in (
             (hello, "hello", settings.hello),
             (echo, "echo", settings.echo),
         ):
             for place in places:
-                endpoint = stream_place(self._reactor, name, place, settings.backlog)
-                yield self._stream_opening(name, place, endpoint, factory)
+                where = stream_place(self._reactor, name, place, settings.backlog)
+                yield self._stream_opening(name, place, where, factory)
         own = OwnPlaces()
         for place in settings.udp:
             names = HelloDatagramProtocol(
@@ -154,22 +182,24 @@ class SockprotoService(Service):
         self,
         service: str,
         place: str,
-        endpoint: IStreamServerEndpoint,
+        where: StreamPlace,
         factory: StreamFactory,
     ) -> _Opening:
-        return _Opening(service, place, lambda: endpoint.listen(factory))
+        guarded = self._guard.around(factory, where)
+        return _Opening(service, place, lambda: where.endpoint.listen(guarded))
 
     def _udp_opening(
         self, service: str, place: str, protocol: ServiceDatagramProtocol
     ) -> _Opening:
         where: UdpPlace = udp_place(service, place)
+        guarded = self._guard.around_datagrams(protocol, where)
         return _Opening(
             service,
             place,
             lambda: maybeDeferred(
                 self._reactor.listenUDP,
                 where.port,
-                protocol,
+                guarded,
                 interface=where.interface,
                 maxPacketSize=LARGEST_DATAGRAM,
             ),
@@ -179,6 +209,8 @@ class SockprotoService(Service):
 
     def _open(self) -> None:
         self._opened = True
+        self._guard.count_files()
+        self._guard.drain.reopen()
         for opening in self._openings:
             failed: list[PlaceError] = []
             self._watch(opening, maybeDeferred(opening.listen), failed)
@@ -202,6 +234,8 @@ class SockprotoService(Service):
                     service=opening.service,
                     where=describe_address(port.getHost()),
                 )
+            if len(self._ports) == len(self._openings):
+                self._enter(State.SERVING)
 
         def fails(failure: Failure) -> None:
             if failure.check(CancelledError):

@@ -11,7 +11,13 @@ import unicodedata
 from contextlib import suppress
 from ipaddress import AddressValueError, IPv6Address as _IPv6
 
-__all__ = ["host_and_port", "spell", "spell_for_terminal", "unescape"]
+__all__ = [
+    "bytes_per_second",
+    "host_and_port",
+    "spell",
+    "spell_for_terminal",
+    "unescape",
+]
 
 _ESCAPES = {"n": b"\n", "r": b"\r", "t": b"\t", "\\": b"\\"}
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.|$)", re.DOTALL)
@@ -83,3 +89,20 @@ def unescape(text: str) -> bytes:
             raise ValueError(f"unknown escape {match[0]!r}")
         last = match.end()
     return bytes(out + text[last:].encode("utf-8", "surrogateescape"))
+
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def bytes_per_second(text: str) -> float:
+    """
+    Read a rate, such as `500`, `64K` or `1.5M`; K, M and G are powers of 1,024.
+
+    Raises:
+        ValueError: it is none.
+    """
+    number = text.rstrip("kKmMgG")
+    unit = text[len(number) :].upper()
+    if unit not in _UNITS:
+        raise ValueError(f"{unit!r} is no unit; K, M and G are")
+    return float(number) * _UNITS[unit]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sockproto.errors import PlaceError
 from sockproto.options import Options
+from sockproto.process import announcer, use_steady_clock
 from sockproto.reporting import log
 from sockproto.service import SockprotoService
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
 __all__ = ["Options", "makeService"]
+
+
+_UNHEEDED = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class _DaemonService(SockprotoService):
@@ -33,6 +37,7 @@ class _DaemonService(SockprotoService):
         self._process = os.getpid()
 
     def privilegedStartService(self) -> None:
+        self._heed_signals()
         try:
             super().privilegedStartService()
         except PlaceError as error:
@@ -40,11 +45,27 @@ class _DaemonService(SockprotoService):
             raise
 
     def startService(self) -> None:
+        self._heed_signals()
         try:
             super().startService()
         except PlaceError as error:
             self._explain(error)
             raise
+
+    def _heed_signals(self) -> None:
+        """
+        Have the reactor stop by a signal that comes before it has set its own.
+
+        A KeyboardInterrupt amid its start is lost, with all SIGINTs after it; and
+        SIGTERM would leave unix sockets and the pid file behind.
+        """
+        if not self._reactor.running:
+            for number, heard in (
+                (signal.SIGTERM, self._reactor.sigTerm),
+                (signal.SIGINT, self._reactor.sigInt),
+            ):
+                if signal.getsignal(number) in _UNHEEDED:
+                    signal.signal(number, heard)
 
     def stopService(self) -> Deferred[None]:
         # Twisted's handlers would stop the reactor a second time, in vain. A
@@ -99,8 +120,11 @@ def makeService(options: Options) -> SockprotoService:
     """
     from twisted.internet import reactor
 
+    use_steady_clock(reactor)
     try:
-        return _DaemonService(options, reactor)
+        service = _DaemonService(options, reactor)
     except PlaceError as error:
         print(f"sockproto: {error}", file=sys.stderr)
         raise SystemExit(error.exit_status) from error
+    service.watch(announcer(options.settings, reactor))
+    return service

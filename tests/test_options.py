@@ -79,6 +79,60 @@ class OptionsTests(SynchronousTestCase):
             ),
         )
 
+    def test_limits(self) -> None:
+        """Each limit has its option; a rate may have a unit."""
+        self.assertEqual(
+            parsed(
+                "--max-connections=100",
+                "--max-per-peer=10",
+                "--allow=192.0.2.0/24,::1",
+                "--allow=unix",
+                "--deny=192.0.2.7",
+                r"--refusal=busy\r\n",
+                "--idle=30",
+                "--stalled=0",
+                "--rate=64K",
+                "--total-rate=1.5M",
+                "--udp-rate=10",
+                "--udp-total-rate=0",
+            ),
+            Settings(
+                max_connections=100,
+                max_per_peer=10,
+                allow=("192.0.2.0/24", "::1", "unix"),
+                deny=("192.0.2.7",),
+                refusal=b"busy\r\n",
+                idle=30,
+                stalled=0,
+                rate=65_536,
+                total_rate=1_572_864,
+                udp_rate=10,
+                udp_total_rate=0,
+            ),
+        )
+
+    def test_limits_refused(self) -> None:
+        """What is no limit is refused as other options are."""
+        number = "a number a second from 1 up, or 0 for no limit,"
+        for option, text, allowed in (
+            ("max-connections", "-1", "a whole number from 0 to 2147483648"),
+            ("max-per-peer", "-1", "a whole number from 0 to 2147483648"),
+            ("idle", "nan", "a number of seconds from 0 up"),
+            ("stalled", "", "a number of seconds from 0 up"),
+            ("rate", "64Q", number),
+            ("rate", "0.5", number),
+            ("total-rate", "inf", number),
+            ("udp-rate", "1K", number),
+            ("allow", "192.0.2.7/24", "the network 192.0.2.0/24, or the address"),
+            ("deny", "all", "a network such as 192.0.2.0/24 or 2001:db8::/32"),
+        ):
+            self.assertTrue(
+                self.refused(f"--{option}={text}").startswith(
+                    f"--{option}: {text!r} was given, where {allowed}"
+                ),
+                self.refused(f"--{option}={text}"),
+            )
+
     def test_escapes(self) -> None:
         """Greeting and answer take escapes; an empty greeting is taken as it is."""
         settings = parsed(r"--greeting=\x00\n", r"--answer=\tNAME\\")
@@ -103,7 +157,7 @@ class OptionsTests(SynchronousTestCase):
             parsed("--delay=0", f"--drain={sys.float_info.max}", f"--{option}={text}")
         except UsageError as error:
             self.assertTrue(
-                str(error).startswith(f"--{option}: {text!r} was given, where a "),
+                str(error).startswith(f"--{option}: {repr(text)[:200]}"),
                 str(error),
             )
         else:
@@ -178,6 +232,17 @@ class OptionsTests(SynchronousTestCase):
             "--drain=",
             "--log=",
             "--udp-any-port",
+            "--max-connections=",
+            "--max-per-peer=",
+            "--allow=",
+            "--deny=",
+            "--refusal=",
+            "--idle=",
+            "--stalled=",
+            "--rate=",
+            "--total-rate=",
+            "--udp-rate=",
+            "--udp-total-rate=",
             "tcp:9999:interface=127.0.0.1",
             "interface=[::1]",
         ):

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 FETCH = (ROOT / "docs" / "fetch.md").read_text("utf-8")
+LIMITS = (ROOT / "docs" / "limits.md").read_text("utf-8")
 
 
 def example(name: str) -> str:
     """The code that follows a `tested: NAME` mark."""
     mark = f"<!-- tested: {name} -->"
-    found = re.search(rf"{mark}\n```python\n(.*?)```", README + FETCH, re.DOTALL)
+    found = re.search(
+        rf"{mark}\n```python\n(.*?)```", README + FETCH + LIMITS, re.DOTALL
+    )
     assert found is not None, name
     return found[1]
 
@@ -153,7 +156,8 @@ class OptionsTableTests(unittest.TestCase):
 
         for name, _, default, _ in Options.optParameters:
             self.assertIn(f"`--{name}=", README)
-            self.assertIn(f"`{default}`", README)
+            if default not in (None, "", "0"):  # of a limit, which may be none
+                self.assertIn(f"`{default}`", README)
         for name, _, _ in Options.optFlags:
             self.assertIn(f"`--{name}`", README)
 
@@ -166,3 +170,29 @@ class OptionsTableTests(unittest.TestCase):
             if option.param_type_name == "option":
                 spelled = [f"`{name}" for name in option.opts]
                 self.assertTrue(any(name in table for name in spelled), spelled)
+
+
+def test_policies() -> None:
+    """The stack of policies stands, and tells of its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", example("policies")],
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout == b"now draining\nnow stopped\n"
+
+
+def test_contract(tmp_path: Path) -> None:
+    """A wrapper can be held against the contract, as it is shown."""
+    (tmp_path / "test_my_wrapper.py").write_text(example("contract"))
+    done = subprocess.run(
+        [sys.executable, "-m", "twisted.trial", "test_my_wrapper"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert b"PASSED" in done.stdout

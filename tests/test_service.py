@@ -328,7 +328,7 @@ class StoppingTests(ServiceCase):
         client = await connect_hello(endpoint, framing="line")
         await client.greeting()
         answer = client.greet("Eva")
-        (connection,) = service._connections()
+        (connection,) = service.connections
         await turns_until(lambda: connection.bytes_received)
         stopped = service.stopService()
         self.assertEqual(service.ports, ())
@@ -342,13 +342,13 @@ class StoppingTests(ServiceCase):
         log = LogLines(self)
         service = self.start(echo=FREE, drain=0.2)
         peer = await join(self.endpoint(service))
-        await turns_until(lambda: list(service._connections()))
+        await turns_until(lambda: service.connections)
         peer.transport.pauseProducing()
         await service.stopService()
-        self.assertEqual(len(log.having("Aborting 1 connections after 0.2 s")), 1)
+        self.assertEqual(len(log.having("Aborting 1 connection after 0.2 s")), 1)
         peer.transport.resumeProducing()
         await peer.gone()
-        await turns_until(lambda: not list(service._connections()))
+        await turns_until(lambda: not service.connections)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_signals(self) -> None:

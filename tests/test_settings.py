@@ -132,7 +132,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(settings.greeting, "Gr\xfc\xdf".encode())
         self.assertEqual(settings.answer, "Gr\xfc\xdf NAME".encode())
         self.assertEqual(Settings(greeting=b"\xff").greeting, b"\xff")
-        for name in ("greeting", "answer"):
+        for name in ("greeting", "answer", "refusal"):
             for value in (None, 5, ["NAME"]):
                 self.refused(name, value)
 
@@ -150,6 +150,58 @@ class SettingsTests(SynchronousTestCase):
         """Over UDP an answer must be told from a name, lest two services loop."""
         self.refused("answer", b"NAME")
         self.assertEqual(Settings(answer=b"NAME", udp=()).answer, b"NAME")
+
+    def test_limits_by_place(self) -> None:
+        """Unless they are set, limits are left to what a place is, or off."""
+        settings = Settings()
+        for name in (
+            "max_connections",
+            "max_per_peer",
+            "idle",
+            "stalled",
+            "udp_rate",
+            "udp_total_rate",
+        ):
+            self.assertIsNone(getattr(settings, name))
+        self.assertEqual((settings.rate, settings.total_rate), (0, 0))
+        self.assertEqual((settings.allow, settings.deny), ((), ()))
+        self.assertEqual(settings.refusal, b"")
+
+    def test_limits(self) -> None:
+        """A limit is a number, and 0 is none."""
+        for name in ("idle", "stalled"):
+            for value in (0, 0.5, 10**6):
+                self.assertEqual(getattr(Settings(**{name: value}), name), value)  # type: ignore[arg-type]
+            self.refused(name, -1)
+        for name in ("rate", "total_rate", "udp_rate", "udp_total_rate"):
+            for value in (0, 1, 1.5, 10**9):
+                self.assertEqual(getattr(Settings(**{name: value}), name), value)  # type: ignore[arg-type]
+            none: list[Any] = [-1, 0.5, 1e13, math.inf, math.nan, "1", True]
+            for seen in none:
+                self.refused(name, seen)
+        for name in ("rate", "total_rate"):
+            self.refused(name, None)
+        self.assertEqual(Settings(max_per_peer=0).max_per_peer, 0)
+        self.assertEqual(Settings(max_connections=0).max_connections, 0)
+        self.refused("max_connections", -1)
+        self.refused("max_per_peer", -1)
+        self.refused("max_connections", 1.0)
+
+    def test_networks(self) -> None:
+        """Networks are one text with commas, or several; each is checked."""
+        settings = Settings(
+            allow="192.0.2.0/24, ::1",  # type: ignore[arg-type]
+            deny=["192.0.2.7", "unix"],  # type: ignore[arg-type]
+        )
+        self.assertEqual(settings.allow, ("192.0.2.0/24", "::1/128"))
+        self.assertEqual(settings.deny, ("192.0.2.7/32", "unix"))
+        self.assertEqual(Settings(refusal="x" * 4096).refusal, b"x" * 4096)  # type: ignore[arg-type]
+        self.refused("refusal", "x" * 4097)
+        for name in ("allow", "deny"):
+            with self.assertRaises(SettingError) as caught:
+                Settings(**{name: "192.0.2.7/24"})  # type: ignore[arg-type]
+            self.assertEqual(caught.exception.name, name)
+            self.assertIn("192.0.2.0/24", caught.exception.allowed)
 
     def test_drain_and_delay(self) -> None:
         """A drain shorter than the delay is refused: no answer could be given."""

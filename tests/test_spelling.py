@@ -10,7 +10,13 @@ import unicodedata
 from hypothesis import example, given, strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from sockproto.spelling import host_and_port, spell, spell_for_terminal, unescape
+from sockproto.spelling import (
+    bytes_per_second,
+    host_and_port,
+    spell,
+    spell_for_terminal,
+    unescape,
+)
 
 # Controls and their escapes; what deceives; and what must pass.
 TERMINAL_TEXT = st.one_of(
@@ -150,3 +156,30 @@ class UnescapeTests(SynchronousTestCase):
         """A backslash that escapes nothing is refused, a doubled one is not."""
         self.assertRaises(ValueError, unescape, "abc\\")
         self.assertEqual(unescape("abc\\\\"), b"abc\\")
+
+
+class BytesPerSecondTests(SynchronousTestCase):
+    def test_units(self) -> None:
+        """A rate may be written in K, M and G, which are powers of 1,024."""
+        for text, rate in (
+            ("500", 500),
+            ("0", 0),
+            ("64K", 65_536),
+            ("1.5m", 1_572_864),
+            ("2G", 2 << 30),
+        ):
+            self.assertEqual(bytes_per_second(text), rate)
+
+    @given(text=st.text(max_size=5))
+    @example(text="1KK")
+    @example(text="K")
+    @example(text="")
+    @example(text="1Q")
+    def test_any_text(self, text: str) -> None:
+        """Other texts are no rates."""
+        try:
+            bytes_per_second(text)
+        except ValueError as error:
+            self.assertTrue(str(error))
+        else:
+            float(text.rstrip("kKmMgG"))

@@ -127,6 +127,36 @@ class DaemonServiceTests(TestCase):
         self.assertEqual(at_exit, [(os._exit, 1)])
         self.assertEqual(len(log.having("it went away")), 1)
 
+    async def test_early_signal(self) -> None:
+        """One that comes before the reactor heeds any stops it once it runs."""
+        heard: list[int] = []
+
+        class Early:
+            """A reactor that has yet to start."""
+
+            running = False
+
+            def sigTerm(self, number: int, _: object) -> None:  # noqa: N802
+                heard.append(number)
+
+            sigInt = sigTerm  # noqa: N815 - Twisted's names
+
+        for start in ("privilegedStartService", "startService"):
+            service = makeService(options(f"--echo={FREE}"))
+            reactor, service._reactor = service._reactor, Early()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.addCleanup(signal.signal, number, signal.getsignal(number))
+                signal.signal(number, signal.default_int_handler)
+            getattr(service, start)()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                heeded = signal.getsignal(number)
+                self.assertIsNot(heeded, signal.default_int_handler)
+                signal.raise_signal(number)
+            self.assertEqual(heard, [signal.SIGTERM, signal.SIGINT])
+            heard.clear()
+            service._reactor = reactor
+            await service.stopService()
+
     async def test_second_signal(self) -> None:
         """While it drains, a signal has its default effect: it ends the process."""
         numbers = (signal.SIGTERM, signal.SIGINT)

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.testing import MemoryReactor
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -87,7 +89,7 @@ class PlaceTests(SynchronousTestCase):
         """It is one line, and ends the command with the error's status."""
         stderr = io.StringIO()
         self.patch(sys, "stderr", stderr)
-        reactor = MemoryReactor()
+        reactor = MemoryReactorClock()
         service = module._TerminalService(Settings.only(echo="tcp:1"), reactor)
         self.assertEqual(service.exit_status, 0)
         service.place_failed(PlaceError("echo", "tcp:1", "it went away"))
@@ -123,19 +125,53 @@ class SignalTests(SynchronousTestCase):
 
     def test_first(self) -> None:
         """Each of the three stops the reactor; the next one ends the process."""
-        for first in SIGNALS:
-            module._stop_on_signals(self.reactor)
+        killed: list[tuple[int, int, object]] = []
+        self.patch(
+            os, "kill", lambda pid, n: killed.append((pid, n, signal.getsignal(n)))
+        )
+        for first, second in itertools.product(SIGNALS, SIGNALS):
+            module._Signals(self.reactor).heed()
             before = self.reactor.stops
             signal.raise_signal(first)
             self.assertEqual(self.reactor.stops, before + 1)
-            for number in SIGNALS:
-                self.assertIs(signal.getsignal(number), signal.SIG_DFL)
+            self.assertEqual(killed, [])
+            signal.raise_signal(second)
+            self.assertEqual(killed, [(os.getpid(), second, signal.SIG_DFL)])
+            killed.clear()
+
+    def test_before_the_reactor(self) -> None:
+        """One that comes before the reactor has set its own is not forgotten."""
+        killed: list[int] = []
+        self.patch(os, "kill", lambda _, number: killed.append(number))
+        signals = module._Signals(self.reactor)
+        signals.heed()
+        signal.raise_signal(signal.SIGINT)
+        self.assertEqual(self.reactor.stops, 1)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signals.heed()
+        signal.raise_signal(signal.SIGTERM)
+        self.assertEqual(killed, [signal.SIGTERM])
+
+    def test_places(self) -> None:
+        """They are heeded before a place is open."""
+        heeded: list[bool] = []
+
+        def listen(*_: object, **__: object) -> None:
+            heeded.extend(
+                signal.getsignal(n) is not signal.default_int_handler for n in SIGNALS
+            )
+            raise SystemExit(0)
+
+        self.patch(module, "_log_to_stderr", lambda: None)
+        self.patch(module._TerminalService, "privilegedStartService", listen)
+        self.assertRaises(SystemExit, serve, ("--echo=tcp:0:interface=127.0.0.1",))
+        self.assertEqual(heeded, [True] * 3)
 
     def test_ignored(self) -> None:
         """What a shell or nohup has ignored stays so."""
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        module._stop_on_signals(self.reactor)
+        module._Signals(self.reactor).heed()
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGINT)
         self.assertEqual(self.reactor.stops, 0)

@@ -23,6 +23,7 @@ from .programs import (
     is_refused,
     outcome_of,
     outcomes_of,
+    read_to_end,
 )
 
 if TYPE_CHECKING:
@@ -214,28 +215,32 @@ def behind_haproxy(
 def test_haproxy(
     serve: Callable[..., Program], behind_haproxy: Callable[[int], int]
 ) -> None:
-    """Behind haproxy 4 MiB come back identical, and the log tells the real client."""
+    """
+    Behind haproxy 4 MiB come back identical, and then end of file, to a client that
+    half-closes; the log tells who it is.
+    """
+
+    def send(connection: socket.socket) -> None:
+        connection.sendall(DATA)
+        connection.shutdown(socket.SHUT_WR)
+
     server = serve(f"--echo=haproxy:{PLACE}")
     front = behind_haproxy(server.port("echo"))
     with connected(front) as connection, ThreadPoolExecutor(1) as sender:
-        sending = sender.submit(connection.sendall, DATA)
-        came = bytearray()
-        while len(came) < len(DATA) and (part := connection.recv(65_536)):
-            came += part
+        sending = sender.submit(send, connection)
+        came = read_to_end(connection)
         sending.result(PATIENCE)
         mine = connection.getsockname()[1]
-    assert bytes(came) == DATA
-    # Who it is, is not known yet when the connection is accepted.
+    assert came == DATA
+    server.await_line(rf"Accept new connection from 127\.0\.0\.1:{mine}\.\.\.")
     server.await_line(rf"Connection from 127\.0\.0\.1:{mine} closed\.")
 
 
 def test_haproxy_hello(
     serve: Callable[..., Program], behind_haproxy: Callable[[int], int]
 ) -> None:
-    """Behind haproxy the conversation is the same, up to `exit`."""
+    """Behind haproxy the conversation is the same, half-close included."""
     server = serve(f"--hello=haproxy:{PLACE}", "--delay=0.05")
     front = behind_haproxy(server.port("hello"))
-    outcome = outcome_of(
-        installed("nc"), "127.0.0.1", str(front), given=NAMES + b"exit\n"
-    )
+    outcome = outcome_of(installed("nc"), "-N", "127.0.0.1", str(front), given=NAMES)
     assert outcome.out == GREETED

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import sys
@@ -241,21 +240,50 @@ def test_late_failure(command: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("service", ["hello", "echo"])
 def test_bad_proxy_header(serve: Callable[..., Program], service: str) -> None:
-    """A PROXY header that is none closes its connection, and only that."""
+    """A PROXY header that is none resets its connection, and only that."""
     server = serve(f"--{service}=haproxy:{PLACE}", "--delay=0", "--greeting=")
     port = server.port(service)
     for header in (
         b"PROXY TCP4 1.2.3.4 5.6.7.8 xx yy\r\n",
         b"PROXY TCP4 \xff 5.6.7.8 11 22\r\n",
         b"PROXY TCP4 e\x1b\n 5.6.7.8 11 22\r\n",
+        b"Michael\n",
     ):
         with connected(port) as client:
             client.sendall(header)
-            client.shutdown(socket.SHUT_WR)
-            assert read_to_end(client) == b""
-    server.await_line(r"Connection from e\\x1b\\n:11 closed\.")
-    assert len(re.findall(r"Connection from .* closed\.", server.log)) == 3
+            with pytest.raises(ConnectionResetError):
+                read_to_end(client)
+    until(lambda: server.log.count("Closing the connection from") == 4, "four lines")
+    assert "\x1b" not in server.log
     assert "Traceback" not in server.log
+    with connected(port) as client:
+        client.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 11 22\r\nMichael\n")
+        client.shutdown(socket.SHUT_WR)
+        assert b"Michael" in read_to_end(client)
+    server.await_line(r"Accept new connection from 192\.0\.2\.1:11\.\.\.")
+
+
+PASS_SOCKET = """
+import os, socket, sys
+passed = socket.create_server(("::1", 0), family=socket.AF_INET6)
+os.dup2(passed.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(
+    LISTEN_FDS="1", LISTEN_FDNAMES="hello", LISTEN_PID=str(os.getpid())
+)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_passed_socket(start: Callable[..., Program]) -> None:
+    """A socket of systemd's is served if it is what its place says, else refused."""
+    command = (sys.executable, "-c", PASS_SOCKET, *SERVE)
+    server = start(*command, "--hello=systemd:INET6:index=0", "--greeting=Hi")
+    with socket.create_connection(("::1", server.port("hello")), PATIENCE) as client:
+        assert read_exactly(client, 2) == b"Hi"
+    server = start(*command, "--hello=systemd:INET:index=0", "--deny=::1")
+    assert server.wait() == 1
+    assert "the socket that systemd has passed is of systemd:INET6" in server.log
 
 
 # Options
@@ -402,7 +430,7 @@ def test_drain_ends(serve: Callable[..., Program]) -> None:
             client.sendall(bytes(64 << 20))
         server.signal(SIGTERM)
         assert server.wait() == 0
-    assert server.log.count("Aborting 1 connections after 0.3 s of drain") == 1
+    assert server.log.count("Aborting 1 connection after 0.3 s of drain") == 1
 
 
 # Daemons
