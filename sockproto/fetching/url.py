@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Address
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 from sockproto.errors import SchemeNotSupported, UrlMalformed
+from sockproto.spelling import spell_for_terminal
 
 __all__ = ["Url"]
 
@@ -62,7 +64,7 @@ class Url:
             parts = urlsplit(text if _SCHEME.match(text) else f"http://{text}")
             port = parts.port
         except ValueError as error:
-            raise UrlMalformed(text, str(error).lower()) from error
+            raise UrlMalformed(text, _words_of(error)) from error
         if parts.scheme not in _DEFAULT_PORTS:
             raise SchemeNotSupported(text, parts.scheme)
         user, at, netloc = parts.netloc.rpartition("@")
@@ -105,7 +107,7 @@ class Url:
         try:
             joined = urljoin(str(self), text)
         except ValueError as error:
-            raise UrlMalformed(text, str(error).lower()) from error
+            raise UrlMalformed(text, _words_of(error)) from error
         if not _SCHEME.match(joined):
             # `mailto:`, or `http:` without a host: parse() would guess.
             scheme = joined.partition(":")[0]
@@ -149,6 +151,19 @@ class Url:
         return segment[:200] or "index.html"
 
 
+def _words_of(error: ValueError) -> str:
+    """Why Python refuses a URL; it quotes what a peer may have sent."""
+    return spell_for_terminal(str(error).lower())
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _user(text: str) -> bytes:
     name, _, password = text.encode("utf-8", "surrogateescape").partition(b":")
     return unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
@@ -157,7 +172,8 @@ def _user(text: str) -> bytes:
 def _host(text: str, netloc: str) -> str:
     if netloc.startswith("["):
         match = _IPV6.fullmatch(netloc)
-        if match is None:
+        # Python looks between the first brackets, which may be a user's.
+        if match is None or not _is_ipv6(match[1]):
             raise UrlMalformed(text, "its host is no IPv6 address in brackets")
         address = match[1].lower()
         return f"{address}%{match[2]}" if match[2] else address

@@ -32,6 +32,10 @@ LARGEST_RATIO = 100
 RATIO_APPLIES_FROM = 16 * 1024 * 1024
 """Bytes: what is smaller than this does no harm, whatever its ratio."""
 
+RATIO_BLOCK = 64 * 1024
+"""Coded bytes at a time for which a body may grow: what is refused does not depend
+on where the network chopped it."""
+
 LARGEST_DECODED = 4 * 1024**3
 """Bytes of a decoded body, unless its caller says otherwise."""
 
@@ -89,17 +93,22 @@ class Decoder:
             CodingMalformed: they are broken.
             TooLarge: they decode to too much.
         """
-        self._came += len(data)
-        for piece in self._through(0, data):
-            if self._gave[-1] > self._largest:
-                raise TooLarge(self._largest)
-            yield piece
+        while data:
+            room = RATIO_BLOCK - self._came % RATIO_BLOCK
+            block = data[:room] if self._layers else data
+            data = data[len(block) :]
+            self._came += len(block)
+            for piece in self._through(0, block):
+                if self._gave[-1] > self._largest:
+                    raise TooLarge(self._largest)
+                yield piece
 
     def _through(self, depth: int, data: bytes) -> Iterator[bytes]:
         """What comes out below; each coding has the bound, or one hides another."""
         if data:
             self._gave[depth] += len(data)
-        allowed = max(RATIO_APPLIES_FROM, self._came * self._ratio)
+        came = -(-self._came // RATIO_BLOCK) * RATIO_BLOCK
+        allowed = max(RATIO_APPLIES_FROM, came * self._ratio)
         if self._gave[depth] > allowed:
             raise TooLarge(RATIO_APPLIES_FROM, self._ratio)
         if depth == len(self._layers):

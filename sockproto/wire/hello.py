@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sockproto.checks import as_bytes
 from sockproto.errors import SettingError
 from sockproto.wire.framing import (
     CHUNK_SIZE,
@@ -57,10 +58,9 @@ class Answer:
         Read a template such as `Hello, NAME!`.
 
         Raises:
-            SettingError: unless it holds `NAME` exactly once.
+            SettingError: unless it holds `NAME` exactly once, and is UTF-8.
         """
-        if isinstance(template, str):
-            template = template.encode("utf-8", "surrogateescape")
+        template = as_bytes("answer", template)
         if template.count(_PLACEHOLDER) != 1:
             raise SettingError("answer", template, "a text with NAME exactly once")
         prefix, _, suffix = template.partition(_PLACEHOLDER)

@@ -455,6 +455,14 @@ class RedirectTests(SynchronousTestCase):
         )
         self.assertEqual(error.location, "ftp://\\xff")
 
+    def test_shown_in_print(self) -> None:
+        """What a peer put into a Location moves no cursor, wherever it is quoted."""
+        for location in ("//h\ufe13\x9b31m/", "//\uff1a\u202e/"):
+            error = self.assertRaises(
+                RedirectRefused, ask().redirected, answer(location.encode())
+            )
+            self.assertTrue(str(error).isprintable(), ascii(str(error)))
+
     @settings(deadline=None)
     @given(
         url=st.sampled_from(

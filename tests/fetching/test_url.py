@@ -316,6 +316,12 @@ class BadTests(SynchronousTestCase):
             "http://a[::1]/",
         )
 
+    def test_ipv6_behind_a_user(self) -> None:
+        """Brackets in a user make nothing an address that is none."""
+        self.refused(
+            "http://[::]@[:]/", "http://[::1]@[0%258]/", "http://[::]@[1.2.3.4]/"
+        )
+
     def test_behind_the_bracket(self) -> None:
         """Behind an IPv6 literal comes its port, or nothing."""
         self.refused("http://[::1]a/", "http://[::1].example:80/", "http://[::1]\xe9/")

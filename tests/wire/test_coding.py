@@ -448,12 +448,27 @@ class BombTests(SynchronousTestCase):
             (caught.exception.limit, caught.exception.ratio), (16 * MIB, 100)
         )
 
+    def test_ratio_of_any_reads(self) -> None:
+        """Whether a body grows too much does not depend on how it was chopped."""
+        self.patch(module, "RATIO_APPLIES_FROM", 1000)
+        self.patch(module, "RATIO_BLOCK", 256)
+        chance = random.Random(1)
+        for zeros in range(2_000, 40_000, 1_000):
+            body = chance.randbytes(300) + bytes(zeros) + chance.randbytes(300)
+            stream = zlibbed(body)
+            heard = [
+                decoded([], reads, Decoder(["deflate"], ratio=20))[1]
+                for reads in ([stream], one_by_one(stream), chop(stream, [200, 350]))
+            ]
+            self.assertEqual(heard, [heard[0]] * 3, zeros)
+
     def test_ratio_at_the_bound(self) -> None:
         """What grows exactly by as much as is allowed is taken."""
         self.patch(module, "RATIO_APPLIES_FROM", 1000)
         for size in (1000, 1001, 5000):
             stream = zlibbed(b"x" * size)
             ratio = -(-size // len(stream))
+            self.patch(module, "RATIO_BLOCK", len(stream))
             self.assertEqual(
                 decoded([], [stream], Decoder(["deflate"], ratio=ratio)),
                 (b"x" * size, None),
@@ -492,6 +507,7 @@ class BombTests(SynchronousTestCase):
     def test_bomb_within(self) -> None:
         """A bomb is refused even if the coding below it makes nothing of its bytes."""
         self.patch(module, "RATIO_APPLIES_FROM", MIB)
+        self.patch(module, "RATIO_BLOCK", 1024)
         stored = b"\0\0\0\xff\xff"  # blocks without data
         for codings, inner in (
             (["gzip", "gzip"], gzipped(b"hello") + b"\0" * (4 * MIB)),

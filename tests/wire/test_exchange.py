@@ -510,6 +510,7 @@ class ExchangeTests(SynchronousTestCase):
         """A body may grow by as many times as the limit says, and not more."""
         self.patch(decoding, "RATIO_APPLIES_FROM", 1000)
         packed = gzip.compress(b"x" * 5000)
+        self.patch(decoding, "RATIO_BLOCK", len(packed))
         ratio = -(-5000 // len(packed))
         stream = sized(b"Content-Encoding: gzip\r\n", packed)
         for limits, whole in (

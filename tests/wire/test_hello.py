@@ -103,6 +103,11 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(Answer.parse("\xe9 NAME"), Answer(b"\xc3\xa9 ", b""))
         self.assertEqual(Answer.parse("\udcff NAME"), Answer(b"\xff ", b""))
 
+    def test_parse_lone_surrogate(self) -> None:
+        """A template that cannot be sent as UTF-8 is refused by its name."""
+        error = self.assertRaises(SettingError, Answer.parse, "\ud800 NAME")
+        self.assertEqual(error.name, "answer")
+
     def test_parse_refuses(self) -> None:
         """A template without a NAME, or with two, is refused by name."""
         for template in (b"", b"Hello, name!", b"NAME NAME"):
