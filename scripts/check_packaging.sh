@@ -15,8 +15,7 @@ git clone -q "$root" "$work/source"
 (cd "$work/source" && "$work/build/bin/python" -m build -q --outdir "$work/dist" >/dev/null)
 
 contents=$("$python" -m zipfile -l "$work"/dist/*.whl)
-for wanted in sockproto/py.typed sockproto/wire/framing.py sockproto/cli/__init__.py \
-    twisted/plugins/sockproto_service.py; do
+for wanted in $(cd "$work/source" && git ls-files sockproto twisted); do
     grep -q "^$wanted " <<<"$contents" || { echo "the wheel lacks $wanted"; exit 1; }
 done
 for unwanted in '^twisted/__init__' '^twisted/plugins/__init__' '^tests/' 'dropin'; do

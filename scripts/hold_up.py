@@ -9,17 +9,14 @@ bound. The exit status is 1 if a bound was broken. Linux: it reads /proc.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
-import resource
 import selectors
 import shutil
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import tempfile
@@ -30,179 +27,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from servers import (
+    KIB,
+    LOOPBACK,
+    MIB,
+    PATIENCE,
+    PLACE,
+    SERVE,
+    TWISTD,
+    Row,
+    Server,
+    certificate_files,
+    connected,
+    echoes,
+    is_until,
+    read_to_end,
+    reset,
+    run_named,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-MIB = 1 << 20
-KIB = 1 << 10
-LOOPBACK = "127.0.0.1"
-PLACE = f"tcp:0:interface={LOOPBACK}"
-PATIENCE = 30.0
-"""Seconds after which whatever is awaited counts as missing."""
-
-SERVE = (sys.executable, "-m", "sockproto", "serve")
-TWISTD = (
-    sys.executable,
-    "-c",
-    "from twisted.scripts.twistd import run; run()",
-    "-n",
-    "--pidfile=",
-    "sockproto",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """
-    One line of the table.
-    """
-
-    run: str
-    figure: str
-    bound: str
-    ok: bool
-
-
-class Server:
-    """
-    A server process, from its start to its end; `log` is what it has said.
-
-    Args:
-        options: of the services.
-        command: what runs them.
-        files: the limit of open files that it gets; its own by default.
-    """
-
-    def __init__(
-        self, *options: str, command: tuple[str, ...] = SERVE, files: int | None = None
-    ) -> None:
-        self._options = options
-        self._command = command
-        self._files = files
-        self._log: list[str] = []
-        self._news = threading.Condition()
-
-    def __enter__(self) -> Self:
-        def limit_files() -> None:
-            if self._files is not None:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (self._files, self._files))
-
-        self.process = subprocess.Popen(
-            [*self._command, *self._options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            preexec_fn=limit_files,  # noqa: PLW1509 - no thread holds a lock here
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
-            for line in lines:
-                with self._news:
-                    self._log.append(line)
-                    self._news.notify_all()
-
-    @property
-    def log(self) -> str:
-        return "".join(self._log)
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether no traceback has been logged."""
-        return "Traceback" not in self.log
-
-    def await_line(self, pattern: str) -> re.Match[str]:
-        """Wait until a line of the log matches."""
-        found: list[re.Match[str]] = []
-
-        def look() -> bool:
-            for line in self._log:
-                match = re.search(pattern, line)
-                if match:
-                    found.append(match)
-                    return True
-            return False
-
-        with self._news:
-            if not self._news.wait_for(look, PATIENCE):
-                raise RuntimeError(f"no {pattern!r} in the log:\n{self.log}")
-        return found[0]
-
-    def port(self, service: str) -> int:
-        """Read from the log where a service listens."""
-        return int(self.await_line(rf"{service} listens on \S+:(\d+)\.")[1])
-
-    @property
-    def resident(self) -> int:
-        """Bytes of memory that it has now."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        match = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert match is not None
-        return int(match[1]) * KIB
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Processor time that it has used."""
-        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def connected(port: int, seconds: float = PATIENCE) -> socket.socket:
-    """
-    Connect to a port of this machine.
-    """
-    return socket.create_connection((LOOPBACK, port), seconds)
-
-
-def read_to_end(connection: socket.socket) -> bytes:
-    """
-    Read until end of file.
-    """
-    parts = []
-    while part := connection.recv(MIB):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def is_until(deadline: float, condition: Callable[[], bool]) -> bool:
-    """
-    Look again and again until something is so, or the time has come.
-    """
-    while not condition():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 # Whole transfers
-
-
-def certificate_files(folder: Path) -> tuple[str, str, str]:
-    """
-    Make an authority, and a certificate for localhost with its key.
-    """
-    import trustme
-
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost", LOOPBACK)
-    names = tuple(str(folder / name) for name in ("ca.pem", "cert.pem", "key.pem"))
-    authority.cert_pem.write_to_path(names[0])
-    issued.cert_chain_pems[0].write_to_path(names[1])
-    issued.private_key_pem.write_to_path(names[2])
-    return names[0], names[1], names[2]
 
 
 def send_and_read(
@@ -496,24 +343,6 @@ def flooded(server: Server, case: Memory, context: ssl.SSLContext | None) -> Row
 # Many connections
 
 
-def reset(connection: socket.socket) -> None:
-    """
-    Close with a reset.
-    """
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
-def echoes(port: int, seconds: float = PATIENCE) -> bool:
-    """
-    Ask an echo for its echo.
-    """
-    with contextlib.suppress(OSError), connected(port, seconds) as connection:
-        connection.sendall(b"there?")
-        return connection.recv(KIB) == b"there?"
-    return False
-
-
 def idle() -> Iterator[Row]:
     """
     5,000 idle connections and 2,000 that reset leave it serving.
@@ -537,40 +366,6 @@ def idle() -> Iterator[Row]:
             f"{each:.1f} KiB each, then served in {seconds:.2f} s",
             "32 KiB, 1 s, no traceback",
             each <= 32 and served and seconds <= 1 and server.is_clean,
-        )
-
-
-def files() -> Iterator[Row]:
-    """
-    200 clients where 64 files may be open: some are served, and later all.
-    """
-    with Server(f"--echo={PLACE}", files=64) as server:
-        port = server.port("echo")
-        clients = [connected(port) for _ in range(200)]
-        served = 0
-        for client in clients[:30]:
-            client.settimeout(2)
-            client.sendall(b"first")
-            with contextlib.suppress(OSError):
-                served += client.recv(KIB) == b"first"
-        before, began = server.cpu_seconds, time.monotonic()
-        time.sleep(2)
-        used = (server.cpu_seconds - before) / (time.monotonic() - began)
-        yield Row(
-            "64 files, 200 clients",
-            f"first {served} of 30 served, {used:.0%} of a processor",
-            "30, 50 %",
-            served == 30 and used < 0.5,
-        )
-        for client in clients:
-            client.close()
-        began = time.monotonic()
-        again = is_until(began + 10, lambda: echoes(port, 2))
-        yield Row(
-            "64 files, clients gone",
-            f"serves again after {time.monotonic() - began:.2f} s",
-            "10 s, no traceback",
-            again and server.is_clean,
         )
 
 
@@ -687,36 +482,13 @@ def _result(future: object) -> bool:
         return False
 
 
-RUNS: dict[str, Callable[[], Iterator[Row]]] = {
+RUNS = {
     "transfer": transfer,
     "memory": memory,
     "idle": idle,
-    "files": files,
     "stop": stop,
 }
 
 
-def main() -> int:
-    """
-    Make the runs that were asked for; return the exit status.
-    """
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
-    parser.add_argument("--only", choices=RUNS, help="make this run alone")
-    only = parser.parse_args().only
-    # 5,000 connections; the server inherits the limit.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    broken = 0
-    print("run | figure | bound | ok")
-    print("--- | --- | --- | ---")
-    for name, run in RUNS.items():
-        if only in (None, name):
-            for row in run():
-                word = "ok" if row.ok else "NO"
-                print(f"{row.run} | {row.figure} | {row.bound} | {word}", flush=True)
-                broken += not row.ok
-    return 1 if broken else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_named(RUNS, __doc__.split("\n\n")[0].strip()))
