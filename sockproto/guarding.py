@@ -94,7 +94,7 @@ class Guard:
             # Whom it counts and lists is who is behind the proxy.
             if gates:
                 guarded = self._admission(guarded, *gates)
-            guarded = BehindProxy(guarded, clock)
+            guarded = BehindProxy(guarded, clock, log=settings.log)
             gates = []
         if settings.rate or self._total:
             rate = settings.rate or None

@@ -10,10 +10,14 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Protocol, connectionDone
 from zope.interface import implementer
 
-from sockproto.checks import clock as checked_clock, seconds as checked_seconds
+from sockproto.checks import (
+    choice,
+    clock as checked_clock,
+    seconds as checked_seconds,
+)
 from sockproto.errors import PeerError
 from sockproto.interfaces import Debt, IOwing
-from sockproto.reporting import describe_address, log
+from sockproto.reporting import Log, describe_address, log
 from sockproto.wire.proxy import Endpoint, ProxyHeader, ProxyHeaderReader, UnixEndpoint
 from sockproto.wrapping import ConnectionWrapper, FactoryWrapper, accountable
 
@@ -44,19 +48,15 @@ class _Unknown(Protocol):
         return Debt()
 
     def finish(self, reason: str) -> None:
-        self._say(reason)
+        self._tell(reason)
         self.transport.loseConnection()
 
     def abort(self, reason: str) -> None:
-        self._say(reason)
+        self._tell(reason)
         self.transport.abortConnection()
 
-    def _say(self, reason: str) -> None:
-        log.info(
-            "Closing the connection from {peer}, without a header: {reason}.",
-            peer=describe_address(self.transport.getPeer()),
-            reason=reason,
-        )
+    def _tell(self, reason: str) -> None:
+        self.transport.tell(f"{reason}, without a header")
 
 
 class _ProxiedConnection(ConnectionWrapper):
@@ -114,12 +114,17 @@ class _ProxiedConnection(ConnectionWrapper):
         self._stop_waiting()
         self._reader = None  # what follows is nobody's
         self.factory.refused += 1
-        log.info(
-            "Closing the connection from {peer}: {problem}.",
-            peer=describe_address(self.transport.getPeer()),
-            problem=problem,
-        )
+        self.tell(problem)
         self.transport.abortConnection()
+
+    def tell(self, problem: str) -> None:
+        """Log why it ends, the proxy's address with it."""
+        if self.factory.logs:
+            log.info(
+                "Closing the connection from {peer}: {problem}.",
+                peer=describe_address(self.transport.getPeer()),
+                problem=problem,
+            )
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
@@ -161,6 +166,7 @@ class BehindProxy(FactoryWrapper[_ProxiedConnection]):
         inner: builds the protocols.
         clock: measures; the reactor, outside tests.
         seconds: how long the header may take.
+        log: with `Log.NONE`, those that had none are only counted.
 
     Attributes:
         refused: how many connections had no header, or a broken one.
@@ -170,11 +176,17 @@ class BehindProxy(FactoryWrapper[_ProxiedConnection]):
     """
 
     def __init__(
-        self, inner: IProtocolFactory, clock: IReactorTime, *, seconds: float = 10.0
+        self,
+        inner: IProtocolFactory,
+        clock: IReactorTime,
+        *,
+        seconds: float = 10.0,
+        log: Log | str = Log.CONNECTIONS,
     ) -> None:
         super().__init__(inner)
         self.clock = checked_clock("clock", clock)
         self.seconds = checked_seconds("seconds", seconds, above_zero=True)
+        self.logs = choice("log", Log, log) is not Log.NONE
         self.refused = 0
 
     def buildProtocol(self, addr: IAddress | None) -> _ProxiedConnection:

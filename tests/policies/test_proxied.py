@@ -177,6 +177,16 @@ class BehindProxyTests(SynchronousTestCase):
         self.assertIn("no header of the PROXY protocol in 10 s", self.log.lines[-1])
         lose(connection)
 
+    def test_silent(self) -> None:
+        """Who wants no log has the number alone."""
+        factory = BehindProxy(self.hall, self.clock, log="none")
+        connection = factory.buildProtocol(PROXY)
+        connection.makeConnection(StringTransport(peerAddress=PROXY))
+        connection.dataReceived(b"GET")
+        self.assertEqual(factory.refused, 1)
+        self.assertEqual(self.log.lines, [])
+        lose(connection)
+
     def test_after_refusal(self) -> None:
         """What comes after a broken header is not looked at."""
         connection, transport = self.connect()
@@ -230,6 +240,11 @@ class BehindProxyTests(SynchronousTestCase):
             self.assertEqual(connection.bytes_received, 0)
             getattr(connection, end)("the service stops")
             self.assertTrue(getattr(transport, ended))
+            self.assertEqual(
+                self.log.lines[-1],
+                "Closing the connection from 127.0.0.1:1: the service stops,"
+                " without a header.",
+            )
             lose(connection)
 
     def test_lost_before_the_header(self) -> None:
