@@ -59,8 +59,12 @@ LARGEST_PIECE = 65_536
 """Bytes that Twisted's transports read at most, and that are paid in one turn."""
 
 
-def _piece(rate: float) -> int:
-    return int(min(max(rate * SMOOTH_SECONDS, SMALLEST_PIECE), LARGEST_PIECE))
+TURN_SECONDS = 0.01
+"""A turn's worth of a shared rate: of 20 that share, each has to wait for 19 turns."""
+
+
+def _piece(rate: float, seconds: float = SMOOTH_SECONDS) -> int:
+    return int(min(max(rate * seconds, SMALLEST_PIECE), LARGEST_PIECE))
 
 
 class _Purse:
@@ -185,7 +189,8 @@ class _Turns:
     def __init__(self, rate: float, clock: IReactorTime) -> None:
         self._clock = clock
         self._purse = _Purse(rate, clock.seconds)
-        self.quantum = _piece(rate)
+        self.quantum = _piece(rate, TURN_SECONDS)
+        self._most_left = _piece(rate)
         # In the order of their turns; the values say nothing.
         self._waiting: OrderedDict[_Flow, None] = OrderedDict()
         self._taking = False
@@ -208,9 +213,12 @@ class _Turns:
                 self._take_turns()
 
     def forget(self, flow: _Flow) -> None:
-        """It has gone; what it owes, up to a turn's worth, all others pay."""
+        """
+        It has gone; what it owes all others pay, up to what may pass at once. Who
+        left a Mebibyte behind must not hold them up for an hour.
+        """
         self._waiting.pop(flow, None)
-        self._purse.spend(min(flow.owed, self.quantum))
+        self._purse.spend(min(flow.owed, self._most_left))
         flow.owed = 0
         if not self._waiting and self._timer is not None:
             self._timer.cancel()
@@ -433,8 +441,9 @@ class RateLimit(FactoryWrapper[_PacedConnection]):
         self.clock = checked_clock("clock", clock)
         self.rate = None if rate is None else above_zero("rate", rate)
         self.total = None if total is None else instance("total", total, TotalRate)
-        rates = [each for each in (self.rate, total and total.rate) if each]
-        self.piece = min(map(_piece, rates), default=LARGEST_PIECE)
+        self.piece = LARGEST_PIECE if self.rate is None else _piece(self.rate)
+        if self.total is not None:
+            self.piece = min(self.piece, self.total.inwards.quantum)
 
     def wrap(self, inner: IProtocol) -> _PacedConnection:
         return _PacedConnection(self, accountable(inner))
