@@ -4,6 +4,7 @@ What a setting may be; anything else is refused by the setting's name.
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import suppress
 from enum import Enum
@@ -26,6 +27,10 @@ __all__ = [
 _E = TypeVar("_E", bound=Enum)
 _T = TypeVar("_T")
 
+
+LARGEST = sys.float_info.max
+SMALLEST = math.ulp(0.0)
+"""The finite numbers above 0."""
 
 HIGHEST_RATE = 1e12
 """More a second than any network carries, of bytes or datagrams."""
@@ -75,9 +80,11 @@ def short_text(name: str, seen: object, longest: int) -> bytes:
     return taken
 
 
-def seconds(name: str, seen: object, *, above_zero: bool = False) -> float:
+def number(
+    name: str, seen: object, lowest: float, highest: float, allowed: str
+) -> float:
     """
-    Take a finite number of seconds from 0 up.
+    Take a number within its bounds, both included; `allowed` is for the error.
 
     Raises:
         SettingError: it is none.
@@ -85,12 +92,21 @@ def seconds(name: str, seen: object, *, above_zero: bool = False) -> float:
     if (
         isinstance(seen, int | float)
         and not isinstance(seen, bool)
-        and 0 <= seen <= sys.float_info.max
-        and (seen or not above_zero)
+        and lowest <= seen <= highest
     ):
         return float(seen)
-    where = "above 0" if above_zero else "from 0 up"
-    raise SettingError(name, seen, f"a number of seconds {where}")
+    raise SettingError(name, seen, allowed)
+
+
+def seconds(name: str, seen: object, *, above_zero: bool = False) -> float:
+    """
+    Take a finite number of seconds from 0 up.
+
+    Raises:
+        SettingError: it is none.
+    """
+    lowest, where = (SMALLEST, "above 0") if above_zero else (0, "from 0 up")
+    return number(name, seen, lowest, LARGEST, f"a number of seconds {where}")
 
 
 def clock(name: str, seen: object) -> Any:
@@ -124,13 +140,7 @@ def above_zero(name: str, seen: object) -> float:
     Raises:
         SettingError: it is none.
     """
-    if (
-        isinstance(seen, int | float)
-        and not isinstance(seen, bool)
-        and 0 < seen <= sys.float_info.max
-    ):
-        return float(seen)
-    raise SettingError(name, seen, "a number above 0")
+    return number(name, seen, SMALLEST, LARGEST, "a number above 0")
 
 
 def rate(name: str, seen: object) -> float:
@@ -140,13 +150,10 @@ def rate(name: str, seen: object) -> float:
     Raises:
         SettingError: it is none.
     """
-    if (
-        isinstance(seen, int | float)
-        and not isinstance(seen, bool)
-        and (seen == 0 or 1 <= seen <= HIGHEST_RATE)
-    ):
-        return float(seen)
-    raise SettingError(name, seen, "a number a second from 1 up, or 0 for no limit,")
+    if seen == 0 and not isinstance(seen, bool):
+        return 0.0
+    allowed = f"a number a second from 1 to {HIGHEST_RATE:.0e}, or 0 for no limit,"
+    return number(name, seen, 1, HIGHEST_RATE, allowed)
 
 
 def whole_number(name: str, seen: object, lowest: int, highest: int) -> int:

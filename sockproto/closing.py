@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
     from sockproto.transports import StreamTransport
 
-__all__ = ["OrderlyClose"]
+__all__ = ["LONGEST_LAST_WORDS", "OrderlyClose"]
 
 LINGER_SECONDS = 1.0
 """How long we listen to a peer to whom we have said our last word."""
 
 LINGER_SIZE = 65_536
 """Bytes of a peer's that we discard meanwhile."""
+
+
+LONGEST_LAST_WORDS = 4_096
+"""Bytes that any kernel takes at once, whether or not the peer reads them."""
 
 
 class OrderlyClose:

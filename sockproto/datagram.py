@@ -28,7 +28,7 @@ from sockproto.errors import (
     TimedOut,
 )
 from sockproto.reporting import Log, log
-from sockproto.spelling import host_and_port, spell
+from sockproto.spelling import counted, host_and_port, spell
 from sockproto.wire.datagram import LARGEST_DATAGRAM, answer_to
 from sockproto.wire.hello import DEFAULT_ANSWER, Answer
 
@@ -122,8 +122,8 @@ class ServiceDatagramProtocol(DatagramProtocol):
             self._place = None
         if self.dropped and self.log is not Log.NONE:
             log.info(
-                "No answer was given to {count} datagrams: {why}.",
-                count=self.dropped.total(),
+                "No answer was given to {datagrams}: {why}.",
+                datagrams=counted(self.dropped.total(), "datagram"),
                 why=", ".join(
                     f"{n} {_DROPPED[why]}" for why, n in self.dropped.items()
                 ),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 from sockproto.checks import as_bytes, choice, rate, seconds, short_text, whole_number
+from sockproto.closing import LONGEST_LAST_WORDS
 from sockproto.errors import SettingError
 from sockproto.peers import Networks
 from sockproto.reporting import Log
@@ -20,9 +21,6 @@ __all__ = ["FACING_NETWORK", "Limits", "Settings"]
 Places = tuple[str, ...]
 
 HIGHEST_COUNT = 1 << 31
-
-LONGEST_REFUSAL = 4_096
-"""Bytes that any kernel takes at once, whether or not the peer reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +147,7 @@ class Settings:
         self._set("log", choice("log", Log, self.log))
         for name in ("greeting", "answer"):
             self._set(name, as_bytes(name, getattr(self, name)))
-        self._set("refusal", short_text("refusal", self.refusal, LONGEST_REFUSAL))
+        self._set("refusal", short_text("refusal", self.refusal, LONGEST_LAST_WORDS))
         for name in ("allow", "deny"):
             self._set(name, tuple(Networks(name, getattr(self, name))))
         for name in ("delay", "drain", "idle", "stalled"):

@@ -13,6 +13,7 @@ from ipaddress import AddressValueError, IPv6Address as _IPv6
 
 __all__ = [
     "bytes_per_second",
+    "counted",
     "host_and_port",
     "spell",
     "spell_for_terminal",
@@ -50,6 +51,13 @@ def spell_for_terminal(text: str) -> str:
         else c.encode("unicode_escape").decode("ascii")
         for c in text
     )
+
+
+def counted(count: int, noun: str) -> str:
+    """
+    Spell how many there are: `1 connection`, `2 connections`.
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def host_and_port(host: str, port: int) -> str:

@@ -113,7 +113,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_limits_refused(self) -> None:
         """What is no limit is refused as other options are."""
-        number = "a number a second from 1 up, or 0 for no limit,"
+        number = "a number a second from 1 to 1e+12, or 0 for no limit,"
         for option, text, allowed in (
             ("max-connections", "-1", "a whole number from 0 to 2147483648"),
             ("max-per-peer", "-1", "a whole number from 0 to 2147483648"),

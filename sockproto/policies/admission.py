@@ -18,9 +18,10 @@ from sockproto.checks import (
     short_text,
     whole_number,
 )
-from sockproto.closing import OrderlyClose
+from sockproto.closing import LONGEST_LAST_WORDS, OrderlyClose
 from sockproto.peers import Networks, peer_group_of
 from sockproto.reporting import Log, Occasional, log
+from sockproto.spelling import counted
 from sockproto.wrapping import ConnectionWrapper, FactoryWrapper
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Admission", "Gate"]
 
 HIGHEST = 1 << 31
-
-LONGEST_LAST_WORDS = 4_096
-"""Bytes that any kernel takes at once, whether or not the peer reads them."""
 
 PARTING_SECONDS = 3.0
 """How long a refused peer may take to hear its last words."""
@@ -153,7 +151,7 @@ class Gate:
         log.warn(
             "Refused {refused}.",
             refused=", ".join(
-                f"{count} connection{'s' * (count > 1)} {_WORDS[reason]}".format(
+                f"{counted(count, 'connection')} {_WORDS[reason]}".format(
                     most=self.most, most_per_peer=self.most_per_peer
                 )
                 for reason, count in counts.items()

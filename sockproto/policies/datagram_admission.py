@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sockproto.checks import choice, clock as checked_clock
 from sockproto.peers import UNIX, Networks
 from sockproto.reporting import Log, Occasional, log
+from sockproto.spelling import counted
 from sockproto.wrapping import DatagramWrapper
 
 if TYPE_CHECKING:
@@ -93,9 +94,8 @@ class DatagramAdmission(DatagramWrapper):
     def _tell(self, counts: Counter[str]) -> None:
         for reason, count in counts.items():
             log.warn(
-                "Dropped {count} datagram{s}{where} {words}.",
-                count=count,
-                s="s" * (count > 1),
+                "Dropped {datagrams}{where} {words}.",
+                datagrams=counted(count, "datagram"),
                 where=self.where,
                 words=_WORDS[reason],
             )

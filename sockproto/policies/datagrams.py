@@ -7,30 +7,33 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sockproto.checks import choice, clock as checked_clock, seconds, whole_number
-from sockproto.errors import SettingError
+from sockproto.checks import (
+    HIGHEST_RATE,
+    choice,
+    clock as checked_clock,
+    number,
+    seconds,
+    whole_number,
+)
 from sockproto.peers import peer_group
-from sockproto.reporting import Log, log
+from sockproto.reporting import Log, Occasional, log
+from sockproto.spelling import counted
 from sockproto.wrapping import DatagramWrapper
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
     from twisted.internet.protocol import DatagramProtocol
 
 __all__ = ["DatagramRateLimit"]
 
-LARGEST_RATE = 1e12
 SMALLEST_RATE = 1e-6
-"""Datagrams a second; one in eleven days, and more than any machine receives."""
+"""Datagrams a second: one in eleven days."""
 
 FORGIVEN_SECONDS = 1e-6
 """What may be missing for a datagram: the clock's readings are no more exact."""
 
 LOOKS = 4
 """Buckets that are looked at when a new source comes, to find full ones."""
-
-QUIET_SECONDS = 10.0
-"""From one line in the log about drops to the next."""
 
 SOURCES_TOLD = 1_000
 """Sources that are told apart for a line in the log, lest a flood fill the memory."""
@@ -168,19 +171,18 @@ class DatagramRateLimit(DatagramWrapper):
         self._read = clock.seconds()
         self._now = 0.0  # our own time, which never goes back
         self._total_full_at = 0.0
-        self._told: Counter[str] = Counter()  # what the log knows of `dropped`
         self._untold_sources: set[bytes | None] = set()
-        self._quiet: IDelayedCall | None = None
+        self._told = Occasional(clock, self._tell)
+
+    def startProtocol(self) -> None:
+        self._told.begin()
+        super().startProtocol()
 
     def stopProtocol(self) -> None:
         try:
             super().stopProtocol()
         finally:
-            if self._quiet is not None:
-                self._quiet.cancel()
-                self._quiet = None
-            if self._untold_sources:
-                self._tell()
+            self._told.end()
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         read = self._clock.seconds()
@@ -223,26 +225,15 @@ class DatagramRateLimit(DatagramWrapper):
         if self._logs:
             if len(self._untold_sources) < SOURCES_TOLD:
                 self._untold_sources.add(source)
-            if self._quiet is None:
-                self._tell_and_be_quiet()
+            self._told.happened(reason)
 
-    def _tell_and_be_quiet(self) -> None:
-        self._tell()
-        self._quiet = self._clock.callLater(QUIET_SECONDS, self._quiet_over)
-
-    def _quiet_over(self) -> None:
-        self._quiet = None
-        if self._untold_sources:
-            self._tell_and_be_quiet()
-
-    def _tell(self) -> None:
-        untold = self.dropped - self._told
-        sources = _number(len(self._untold_sources), "source")
+    def _tell(self, untold: Counter[str]) -> None:
+        sources = counted(len(self._untold_sources), "source")
         if len(self._untold_sources) == SOURCES_TOLD:
             sources += " or more"
         log.warn(
             "Dropped {datagrams} of {sources}{where}: {reasons}.",
-            datagrams=_number(untold.total(), "datagram"),
+            datagrams=counted(untold.total(), "datagram"),
             sources=sources,
             where=self.where,
             reasons=", ".join(
@@ -254,22 +245,12 @@ class DatagramRateLimit(DatagramWrapper):
                 if rate is not None and untold[reason]
             ),
         )
-        self._told = Counter(self.dropped)
         self._untold_sources.clear()
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _rate(name: str, seen: object, burst_seconds: float) -> _Rate | None:
     if seen is None:
         return None
-    if (
-        isinstance(seen, int | float)
-        and not isinstance(seen, bool)
-        and SMALLEST_RATE <= seen <= LARGEST_RATE
-    ):
-        return _Rate(float(seen), burst_seconds)
-    allowed = f"a number from {SMALLEST_RATE:f} to {LARGEST_RATE:.0f}, or None,"
-    raise SettingError(name, seen, allowed)
+    allowed = f"a number from {SMALLEST_RATE:f} to {HIGHEST_RATE:.0f}, or None,"
+    rate = number(name, seen, SMALLEST_RATE, HIGHEST_RATE, allowed)
+    return _Rate(rate, burst_seconds)
