@@ -33,6 +33,7 @@ from twisted.internet.protocol import DatagramProtocol, Protocol, connectionDone
 from zope.interface import alsoProvides, implementer, providedBy
 from zope.interface.declarations import Provides
 
+from sockproto.checks import clock as checked_clock, seconds as checked_seconds
 from sockproto.interfaces import Debt, IOwing
 from sockproto.reporting import describe_address, log
 from sockproto.transports import Layer, unread, unsent
@@ -40,14 +41,16 @@ from sockproto.transports import Layer, unread, unsent
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from twisted.internet.interfaces import IAddress
+    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
 __all__ = [
     "ConnectionWrapper",
     "DatagramWrapper",
+    "Deadline",
     "FactoryWrapper",
     "ReadingHolder",
+    "WatchedConnection",
     "accountable",
 ]
 
@@ -387,6 +390,61 @@ class FactoryWrapper(Generic[_C]):
         if name.startswith("__") or name == "inner":
             raise AttributeError(name)
         return getattr(self.inner, name)
+
+
+class WatchedConnection(ConnectionWrapper):
+    """
+    One that is looked at, again and again, as long as it is there.
+
+    A subclass overrides `_look`, and calls `_look_in` from `makeConnection` on.
+    """
+
+    factory: Deadline[Any]
+
+    _next_look: IDelayedCall | None = None
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
+        super().connectionLost(reason)
+
+    def _look_in(self, seconds: float) -> None:
+        self._next_look = self.factory.clock.callLater(seconds, self._look_now)
+
+    def _look_now(self) -> None:
+        self._next_look = None
+        self._look()
+
+    def _look(self) -> None:
+        raise NotImplementedError
+
+
+class Deadline(FactoryWrapper[_C]):
+    """
+    Ends the connections that are too long without something.
+
+    A subclass makes its `WatchedConnection` in `wrap`.
+
+    Args:
+        inner: builds the protocols to watch.
+        seconds: how long is not too long, above 0.
+        clock: measures it; the reactor, outside tests.
+
+    Attributes:
+        ended: how many connections it has ended.
+
+    Raises:
+        SettingError: `seconds` is no number above 0, or `clock` no clock.
+    """
+
+    def __init__(
+        self, inner: IProtocolFactory, *, seconds: float, clock: IReactorTime
+    ) -> None:
+        super().__init__(inner)
+        self.seconds = checked_seconds("seconds", seconds, above_zero=True)
+        self.clock = checked_clock("clock", clock)
+        self.ended = 0
 
 
 class DatagramWrapper(DatagramProtocol):

@@ -6,22 +6,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.protocol import connectionDone
-
-from sockproto.checks import clock as checked_clock, seconds as checked_seconds
 from sockproto.transports import unsent
-from sockproto.wrapping import ConnectionWrapper, FactoryWrapper, accountable
+from sockproto.wrapping import Deadline, WatchedConnection, accountable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from twisted.internet.interfaces import (
-        IDelayedCall,
-        IProtocol,
-        IProtocolFactory,
-        IReactorTime,
-    )
-    from twisted.python.failure import Failure
+    from twisted.internet.interfaces import IProtocol
 
 __all__ = ["IdleTimeout"]
 
@@ -29,7 +20,7 @@ SHORTEST_SECONDS = 0.001
 """What is left of a period below this is nothing: floats do not add up exactly."""
 
 
-class _WatchedConnection(ConnectionWrapper):
+class _WatchedConnection(WatchedConnection):
     """
     Notes when a byte has passed, and looks at the note when the period is over.
     """
@@ -38,7 +29,6 @@ class _WatchedConnection(ConnectionWrapper):
 
     _paused = False
     _ending = False
-    _next_look: IDelayedCall | None = None
 
     def makeConnection(self, transport: Any) -> None:
         now = self._now = self.factory.clock.seconds
@@ -89,17 +79,7 @@ class _WatchedConnection(ConnectionWrapper):
         self._last = self._now()  # what the peer had to say could not be heard before
         self.transport.resumeProducing()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._next_look is not None:
-            self._next_look.cancel()
-            self._next_look = None
-        super().connectionLost(reason)
-
-    def _look_in(self, seconds: float) -> None:
-        self._next_look = self.factory.clock.callLater(seconds, self._look)
-
     def _look(self) -> None:
-        self._next_look = None
         period = self.factory.seconds
         reason = f"idle for {period:g} s"
         left = period
@@ -133,7 +113,7 @@ class _WatchedConnection(ConnectionWrapper):
             self.finish(reason)
 
 
-class IdleTimeout(FactoryWrapper[_WatchedConnection]):
+class IdleTimeout(Deadline[_WatchedConnection]):
     """
     Ends a connection on which nothing was read or written for too long.
 
@@ -153,14 +133,6 @@ class IdleTimeout(FactoryWrapper[_WatchedConnection]):
     Raises:
         SettingError: `seconds` is no number above 0.
     """
-
-    def __init__(
-        self, inner: IProtocolFactory, *, seconds: float, clock: IReactorTime
-    ) -> None:
-        super().__init__(inner)
-        self.seconds = checked_seconds("seconds", seconds, above_zero=True)
-        self.clock = checked_clock("clock", clock)
-        self.ended = 0
 
     def wrap(self, inner: IProtocol) -> _WatchedConnection:
         return _WatchedConnection(self, accountable(inner))

@@ -367,9 +367,9 @@ class _PacedConnection(ReadingHolder):
         if self.lost or not (self._inwards.held or self._outwards.held):
             return debt
         # Also if we have stopped the producer alone: it may have stopped reading
-        # in its turn. Under TLS it is the TCP socket that waits.
+        # in its turn.
         return debt + Debt(
-            unread=unread(innermost(self.transport)),
+            unread=unread(self.transport),
             held_up=self._producer is not None and self._outwards.held,
         )
 

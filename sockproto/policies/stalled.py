@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import connectionDone
 
-from sockproto.checks import clock as checked_clock, seconds as checked_seconds
 from sockproto.transports import taken_so_far, unsent
-from sockproto.wrapping import ConnectionWrapper, FactoryWrapper, accountable
+from sockproto.wrapping import Deadline, WatchedConnection, accountable
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import (
-        IDelayedCall,
-        IProtocol,
-        IProtocolFactory,
-        IReactorTime,
-    )
+    from twisted.internet.interfaces import IProtocol
     from twisted.python.failure import Failure
 
 __all__ = ["StalledTimeout"]
@@ -27,14 +21,13 @@ LOOKS = 4
 """How often a period we look: nothing on the byte path tells us when to begin."""
 
 
-class _WatchedConnection(ConnectionWrapper):
+class _WatchedConnection(WatchedConnection):
     """
     Looks now and then whether the peer takes what is unsent.
     """
 
     factory: StalledTimeout
 
-    _next_look: IDelayedCall | None = None
     _taken: object = None  # when we last looked; None if nothing was unsent
     _looks_in_vain = 0
 
@@ -43,18 +36,13 @@ class _WatchedConnection(ConnectionWrapper):
         super().makeConnection(transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._next_look is not None:
-            self._next_look.cancel()
-            self._next_look = None
         self._taken = None
         super().connectionLost(reason)
 
     def _look_later(self) -> None:
-        factory = self.factory
-        self._next_look = factory.clock.callLater(factory.seconds / LOOKS, self._look)
+        self._look_in(self.factory.seconds / LOOKS)
 
     def _look(self) -> None:
-        self._next_look = None
         factory = self.factory
         if not unsent(self.transport):
             self._taken = None
@@ -74,7 +62,7 @@ class _WatchedConnection(ConnectionWrapper):
         self._look_later()
 
 
-class StalledTimeout(FactoryWrapper[_WatchedConnection]):
+class StalledTimeout(Deadline[_WatchedConnection]):
     """
     Aborts a connection whose peer takes nothing of what it is owed.
 
@@ -94,14 +82,6 @@ class StalledTimeout(FactoryWrapper[_WatchedConnection]):
     Raises:
         SettingError: `seconds` is no number above 0.
     """
-
-    def __init__(
-        self, inner: IProtocolFactory, *, seconds: float, clock: IReactorTime
-    ) -> None:
-        super().__init__(inner)
-        self.seconds = checked_seconds("seconds", seconds, above_zero=True)
-        self.clock = checked_clock("clock", clock)
-        self.ended = 0
 
     def wrap(self, inner: IProtocol) -> _WatchedConnection:
         return _WatchedConnection(self, accountable(inner))
