@@ -27,7 +27,7 @@ from sockproto.places import (
     stream_place,
     udp_place,
 )
-from sockproto.policies.draining import State
+from sockproto.policies.draining import State, Watched
 from sockproto.reporting import Log, describe_address, log
 from sockproto.wire.datagram import LARGEST_DATAGRAM
 
@@ -53,13 +53,14 @@ class _Opening:
     listen: Callable[[], Deferred[IListeningPort]]
 
 
-class SockprotoService(Service):
+class SockprotoService(Watched, Service):
     """
     All services of one `Settings`, started together or not at all.
 
     Places are opened with `privilegedStartService`, as far as it is called
     (`twist` does not), else with `startService`. Stopping closes the places and
-    drains the connections; no signal is touched.
+    drains the connections; no signal is touched. It is serving once all places
+    listen, draining when it begins to stop, and stopped when no connection is left.
 
     Args:
         settings: what runs, where, and how.
@@ -76,6 +77,7 @@ class SockprotoService(Service):
     name = "sockproto"
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
+        super().__init__(State.STOPPED)
         self._settings = settings
         self._reactor = reactor
         self._guard = Guard(settings, reactor)
@@ -85,25 +87,6 @@ class SockprotoService(Service):
         self._pending: list[Deferred[None]] = []
         self._closing: list[Deferred[Any]] = []
         self._opened = False
-        self._watchers: list[Callable[[State], None]] = []
-        self.state = State.STOPPED
-
-    def watch(self, told: Callable[[State], None]) -> None:
-        """
-        Have a function called with each state that is to come.
-
-        It is serving once all places listen, draining when it begins to stop, and
-        stopped when no connection is left.
-        """
-        self._watchers.append(told)
-
-    def _enter(self, state: State) -> None:
-        self.state = state
-        for told in list(self._watchers):
-            try:
-                told(state)
-            except Exception:  # noqa: BLE001 - of anybody's code; we have to go on
-                log.failure("a watcher of the service raised")
 
     def _drains(self, state: State) -> None:
         if state is not State.SERVING and state is not self.state:

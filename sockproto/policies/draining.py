@@ -17,6 +17,7 @@ from sockproto.checks import (
 )
 from sockproto.interfaces import Debt
 from sockproto.reporting import log
+from sockproto.spelling import counted
 from sockproto.wrapping import ConnectionWrapper, FactoryWrapper, accountable
 
 if TYPE_CHECKING:
@@ -55,7 +56,32 @@ class State(Enum):
     STOPPED = "stopped"
 
 
-class Drain:
+class Watched:
+    """
+    What has a state that others may ask for and watch.
+
+    Attributes:
+        state: the one that it is in.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self._watchers: list[Callable[[State], None]] = []
+
+    def watch(self, told: Callable[[State], None]) -> None:
+        """Have a function called with each state that is to come."""
+        self._watchers.append(told)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        for told in list(self._watchers):
+            try:
+                told(state)
+            except Exception:  # noqa: BLE001 - of anybody's code; we have to go on
+                log.failure("a watcher of the state raised")
+
+
+class Drain(Watched):
     """
     The connections of one factory, or of several that stop together.
 
@@ -69,20 +95,15 @@ class Drain:
     """
 
     def __init__(self, clock: IReactorTime) -> None:
+        super().__init__(State.SERVING)
         self.clock = checked_clock("clock", clock)
-        self.state = State.SERVING
         self.connections: set[ConnectionWrapper] = set()
-        self._watchers: list[Callable[[State], None]] = []
         self._waiters: list[Deferred[None]] = []
         self._seconds = self._deadline = 0.0
         self._next: IDelayedCall | None = None
         # How many bytes of each had passed, and since when it is so.
         self._quiet_since: dict[ConnectionWrapper, tuple[int, float]] = {}
         self._finished: set[ConnectionWrapper] = set()
-
-    def watch(self, told: Callable[[State], None]) -> None:
-        """Have a function called with each state that is to come."""
-        self._watchers.append(told)
 
     def begin(self, seconds: float) -> Deferred[None]:
         """
@@ -120,14 +141,6 @@ class Drain:
             self._quiet_since.clear()
             self._finished.clear()
             self._enter(State.SERVING)
-
-    def _enter(self, state: State) -> None:
-        self.state = state
-        for told in list(self._watchers):
-            try:
-                told(state)
-            except Exception:  # noqa: BLE001 - of anybody's code; we have to go on
-                log.failure("a watcher of the drain raised")
 
     def _look(self) -> None:
         self._next = None
@@ -172,10 +185,9 @@ class Drain:
         left = list(self.connections)
         owed = sum(map(_debt_of, left), Debt())
         log.warn(
-            "Aborting {count} connection{s} after {seconds:g} s of drain;"
+            "Aborting {connections} after {seconds:g} s of drain;"
             " they were owed {owed}.",
-            count=len(left),
-            s="s" * (len(left) > 1),
+            connections=counted(len(left), "connection"),
             seconds=self._seconds,
             owed=owed,
         )
