@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from sockproto.errors import SettingError
-from sockproto.settings import Settings
+from sockproto.settings import FACING_NETWORK, Settings
 from sockproto.spelling import bytes_per_second, unescape
 from sockproto.version import __version__
 
 __all__ = ["Options"]
 
 _DEFAULTS = Settings()
+_FACING = FACING_NETWORK
 
 LONGEST_SHOWN = 200
 """Characters of a wrong value that an error shows."""
@@ -54,12 +55,32 @@ class Options(usage.Options):
         ["max-connections", None, None, "Connections at once, in all. [by open files]"],
         ["max-per-peer", None, None, "Connections at once of one peer. [a quarter*]"],
         ["refusal", None, "", "What a refused peer is told; empty for a reset."],
-        ["idle", None, None, "Seconds without a byte that end a connection. [300*]"],
-        ["stalled", None, None, "Seconds that a peer may take nothing. [60*]"],
+        [
+            "idle",
+            None,
+            None,
+            f"Seconds without a byte that end a connection. [{_FACING.idle:g}*]",
+        ],
+        [
+            "stalled",
+            None,
+            None,
+            f"Seconds that a peer may take nothing. [{_FACING.stalled:g}*]",
+        ],
         ["rate", None, "0", "Bytes a second of one connection, each way; 64K, 1M."],
         ["total-rate", None, "0", "Bytes a second of all connections, each way."],
-        ["udp-rate", None, None, "Datagrams a second of one source. [100*]"],
-        ["udp-total-rate", None, None, "Datagrams a second of all. [5000*]"],
+        [
+            "udp-rate",
+            None,
+            None,
+            f"Datagrams a second of one source. [{_FACING.udp_rate:g}*]",
+        ],
+        [
+            "udp-total-rate",
+            None,
+            None,
+            f"Datagrams a second of all. [{_FACING.udp_total_rate:g}*]",
+        ],
         ["drain", None, "10", "Seconds that connections get to end when stopping."],
         ["log", None, "connections", "none, connections or messages."],
     ]
@@ -71,32 +92,30 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self._places: dict[str, list[str]] = {}
+        self._repeated: dict[str, list[str]] = {}
 
-        self._networks: dict[str, list[str]] = {}
-
-    def _place(self, name: str, place: str) -> None:
-        self._places.setdefault(name, []).append(place)
+    def _add(self, name: str, value: str) -> None:
+        self._repeated.setdefault(name, []).append(value)
 
     def opt_hello(self, place: str) -> None:
-        self._place("hello", place)
+        self._add("hello", place)
 
     def opt_echo(self, place: str) -> None:
-        self._place("echo", place)
+        self._add("echo", place)
 
     def opt_udp(self, place: str) -> None:
-        self._place("udp", place)
+        self._add("udp", place)
 
     def opt_udp_echo(self, place: str) -> None:
-        self._place("udp_echo", place)
+        self._add("udp_echo", place)
 
     def opt_allow(self, networks: str) -> None:
         """NETWORKS whose peers alone may connect; may be repeated."""
-        self._networks.setdefault("allow", []).append(networks)
+        self._add("allow", networks)
 
     def opt_deny(self, networks: str) -> None:
         """NETWORKS whose peers may not connect; may be repeated."""
-        self._networks.setdefault("deny", []).append(networks)
+        self._add("deny", networks)
 
     opt_hello.__doc__ = (
         f"PLACE of a hello service; may be repeated. [{_default(_DEFAULTS.hello)}]"
@@ -123,9 +142,8 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         values: dict[str, object] = {
-            name: tuple(places) for name, places in self._places.items()
+            name: tuple(given) for name, given in self._repeated.items()
         }
-        values.update(self._networks)
         values["udp_any_port"] = bool(self["udp-any-port"])
         for option, convert in (
             ("delay", float),
