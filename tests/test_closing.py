@@ -6,24 +6,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import trustme
 from twisted.internet.endpoints import (
-    SSL4ServerEndpoint,
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     UNIXClientEndpoint,
     UNIXServerEndpoint,
-    wrapClientTLS,
 )
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.ssl import (
-    Certificate,
-    PrivateCertificate,
-    optionsForClientTLS,
-    trustRootFromCertificates,
-)
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import WrappingFactory
@@ -40,6 +31,7 @@ from tests.contracts import (
     join,
     turns_until,
 )
+from tests.policies.certificates import TrustedCertificate, over_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,27 +248,21 @@ class TLSTests(SynchronousTestCase):
         self.clock = Clock()
         self.leaver = Leaver(self.clock)
         self.heard: list[bytes] = []
-        authority = trustme.CA()
-        own = authority.issue_cert("localhost").private_key_and_cert_chain_pem
-        root = Certificate.loadPEM(authority.cert_pem.bytes())
-        self.options: Any = PrivateCertificate.loadPEM(own.bytes()).options()
-        self.trust: Any = optionsForClientTLS(
-            "localhost", trustRootFromCertificates([root])
-        )
+        self.trust = TrustedCertificate()
 
     def connect(self, *, later: bool) -> None:
         """Connect both ends and shake hands; by `startTLS`, if later."""
         peer: Any = Protocol()
         peer.dataReceived = self.heard.append
         client = TLSMemoryBIOFactory(
-            self.trust, True, Factory.forProtocol(lambda: peer), self.clock
+            self.trust.client, True, Factory.forProtocol(lambda: peer), self.clock
         )
         served: Any = Factory.forProtocol(lambda: self.leaver)
         if not later:
-            served = TLSMemoryBIOFactory(self.options, False, served, self.clock)
+            served = TLSMemoryBIOFactory(self.trust.server, False, served, self.clock)
         _, self.transport = connect(served, self.clock)
         if later:
-            self.leaver.transport.startTLS(self.options)
+            self.leaver.transport.startTLS(self.trust.server)
         _, self.far = connect(client, self.clock)
         self.peer = peer
         for _ in range(4):
@@ -405,21 +391,8 @@ class SocketTests(TestCase):
 
     async def test_tls(self) -> None:
         """So it is over TLS."""
-        from twisted.internet import reactor
-
         forgive_twisted_certificates(self)
-        authority = trustme.CA()
-        own = authority.issue_cert("localhost").private_key_and_cert_chain_pem
-        options: Any = PrivateCertificate.loadPEM(own.bytes()).options()
-        root = Certificate.loadPEM(authority.cert_pem.bytes())
-        trust = optionsForClientTLS("localhost", trustRootFromCertificates([root]))
-        await self.talk(
-            SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1"),
-            lambda host: wrapClientTLS(
-                trust, TCP4ClientEndpoint(reactor, "127.0.0.1", host.port)
-            ),
-            LINGER_SIZE // 2,
-        )
+        await self.talk(*over_tls(), LINGER_SIZE // 2)
 
     async def test_a_client_that_stays(self) -> None:
         """Who stays is closed after a second."""

@@ -33,30 +33,38 @@ def example(name: str) -> str:
     return found[1]
 
 
-def test_program() -> None:
-    """The program with both ends in it runs as it is shown."""
+def printed(*arguments: str) -> bytes:
+    """What Python prints when it is run with these arguments, and succeeds."""
     done = subprocess.run(
-        [sys.executable, "-c", example("program")],
-        capture_output=True,
-        timeout=30,
-        check=True,
+        [sys.executable, *arguments], capture_output=True, timeout=30, check=True
     )
-    assert done.stdout == b"b'Welcome!' b'Hello, Michael!'\n"
+    return done.stdout
 
 
-def test_unittest(tmp_path: Path) -> None:
-    """The unit test passes under trial, as it is shown."""
-    (tmp_path / "test_hello_example.py").write_text(example("unittest"))
+def pass_trial(name: str, module: str, folder: Path) -> bytes:
+    """What trial prints of an example that passes, written to this module."""
+    (folder / f"{module}.py").write_text(example(name))
     done = subprocess.run(
-        [sys.executable, "-m", "twisted.trial", "test_hello_example"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        [sys.executable, "-m", "twisted.trial", module],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert b"PASSED (successes=1)" in done.stdout
+    return done.stdout
+
+
+def test_program() -> None:
+    """The program with both ends in it runs as it is shown."""
+    assert printed("-c", example("program")) == b"b'Welcome!' b'Hello, Michael!'\n"
+
+
+def test_unittest(tmp_path: Path) -> None:
+    """The unit test passes under trial, as it is shown."""
+    said = pass_trial("unittest", "test_hello_example", tmp_path)
+    assert b"PASSED (successes=1)" in said
 
 
 @pytest.fixture
@@ -85,13 +93,8 @@ def test_tac(tac: subprocess.Popen[str]) -> None:
             break
     port = re.search(r"127\.0\.0\.1:(\d+)", line)
     assert port is not None
-    done = subprocess.run(
-        [sys.executable, "-m", "sockproto", "hello", "-c", port[0], "Michael"],
-        capture_output=True,
-        timeout=30,
-        check=True,
-    )
-    assert done.stdout == b"Welcome!\nHello, Michael!\n"
+    said = printed("-m", "sockproto", "hello", "-c", port[0], "Michael")
+    assert said == b"Welcome!\nHello, Michael!\n"
 
 
 @pytest.fixture
@@ -174,25 +177,9 @@ class OptionsTableTests(unittest.TestCase):
 
 def test_policies() -> None:
     """The stack of policies stands, and tells of its end."""
-    done = subprocess.run(
-        [sys.executable, "-c", example("policies")],
-        capture_output=True,
-        timeout=30,
-        check=True,
-    )
-    assert done.stdout == b"now draining\nnow stopped\n"
+    assert printed("-c", example("policies")) == b"now draining\nnow stopped\n"
 
 
 def test_contract(tmp_path: Path) -> None:
     """A wrapper can be held against the contract, as it is shown."""
-    (tmp_path / "test_my_wrapper.py").write_text(example("contract"))
-    done = subprocess.run(
-        [sys.executable, "-m", "twisted.trial", "test_my_wrapper"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert b"PASSED" in done.stdout
+    assert b"PASSED" in pass_trial("contract", "test_my_wrapper", tmp_path)

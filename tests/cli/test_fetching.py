@@ -26,7 +26,6 @@ from sockproto import fetching
 from sockproto.cli import console, fetching as command
 from sockproto.cli.account import Narrated
 from sockproto.cli.console import Output
-from sockproto.cli.fetching import FetchOptions
 from sockproto.errors import (
     BodyCutShort,
     CannotRead,
@@ -40,39 +39,10 @@ from sockproto.errors import (
 from sockproto.fetching import Saving
 from sockproto.wire.request import method_of
 from sockproto.wire.response import BodyFraming, HeadCame
+from tests.cli.fetch_options import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-PLAIN = FetchOptions(
-    urls=("http://h/a",),
-    outputs=(),
-    remote_name=False,
-    include=False,
-    head=False,
-    verbose=False,
-    headers=(),
-    method=None,
-    data=(),
-    user=None,
-    user_agent=None,
-    location=False,
-    max_redirs=20,
-    fail=False,
-    insecure=False,
-    cacert=None,
-    family=None,
-    resolve=(),
-    unix_socket=None,
-    timeout=60.0,
-    connect_timeout=None,
-    max_time=None,
-    max_filesize=None,
-    compressed=False,
-    raw=False,
-    raw_request=None,
-    report=None,
-)
 
 HEAD = HeadCame(
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",

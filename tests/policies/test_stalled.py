@@ -8,25 +8,16 @@ import select
 import socket
 from typing import TYPE_CHECKING, Any
 
-import trustme
 from hypothesis import given, strategies as st
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import (
-    SSL4ServerEndpoint,
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     UNIXClientEndpoint,
     UNIXServerEndpoint,
-    wrapClientTLS,
 )
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.ssl import (
-    Certificate,
-    PrivateCertificate,
-    optionsForClientTLS,
-    trustRootFromCertificates,
-)
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -45,6 +36,7 @@ from tests.contracts import (
     join,
     turns_until,
 )
+from tests.policies.certificates import over_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -436,17 +428,5 @@ class SocketTests(TestCase):
 
     async def test_tls(self) -> None:
         """Over TLS, too, where other bytes are sent than were written."""
-        from twisted.internet import reactor
-
         forgive_twisted_certificates(self)
-        authority = trustme.CA()
-        own = authority.issue_cert("localhost").private_key_and_cert_chain_pem
-        options = PrivateCertificate.loadPEM(own.bytes()).options()
-        root = Certificate.loadPEM(authority.cert_pem.bytes())
-        trust = optionsForClientTLS("localhost", trustRootFromCertificates([root]))
-        await self.check(
-            SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1"),
-            lambda host: wrapClientTLS(
-                trust, TCP4ClientEndpoint(reactor, "127.0.0.1", host.port)
-            ),
-        )
+        await self.check(*over_tls())

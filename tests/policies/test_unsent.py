@@ -6,26 +6,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import trustme
 from hypothesis import given, strategies as st
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import (
-    SSL4ServerEndpoint,
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     UNIXClientEndpoint,
     UNIXServerEndpoint,
-    wrapClientTLS,
 )
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.ssl import (
-    Certificate,
-    PrivateCertificate,
-    optionsForClientTLS,
-    trustRootFromCertificates,
-)
 from twisted.internet.task import Clock, LoopingCall
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -43,6 +34,7 @@ from tests.contracts import (
     join,
     turns_until,
 )
+from tests.policies.certificates import TrustedCertificate, over_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -546,26 +538,13 @@ class UnsentLimitTests(SynchronousTestCase):
             self.assertEqual(caught.exception.name, name)
 
 
-class _Trust:
-    """A certificate, and who trusts it."""
-
-    def __init__(self) -> None:
-        authority = trustme.CA()
-        own = authority.issue_cert("localhost").private_key_and_cert_chain_pem
-        root = Certificate.loadPEM(authority.cert_pem.bytes())
-        self.server: Any = PrivateCertificate.loadPEM(own.bytes()).options()
-        self.client: Any = optionsForClientTLS(
-            "localhost", trustRootFromCertificates([root])
-        )
-
-
 class TLSTests(SynchronousTestCase):
     """In TLS, of which there is one more buffer, and one more who pauses."""
 
     def setUp(self) -> None:
         forgive_twisted_certificates(self)
         self.clock = Clock()
-        self.trust = _Trust()
+        self.trust = TrustedCertificate()
 
     def connect(self, inner: Protocol, **bounds: int) -> UnsentLimit:
         """Connect both ends, and shake hands."""
@@ -735,13 +714,5 @@ class SocketTests(TestCase):
 
     async def test_tls(self) -> None:
         """Over TLS, too."""
-        from twisted.internet import reactor
-
         forgive_twisted_certificates(self)
-        trust = _Trust()
-        await self.check(
-            SSL4ServerEndpoint(reactor, 0, trust.server, interface="127.0.0.1"),
-            lambda host: wrapClientTLS(
-                trust.client, TCP4ClientEndpoint(reactor, "127.0.0.1", host.port)
-            ),
-        )
+        await self.check(*over_tls())

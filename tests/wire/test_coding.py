@@ -8,7 +8,6 @@ import gzip
 import random
 import tracemalloc
 import zlib
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from hypothesis import given, strategies as st
@@ -17,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sockproto.errors import CodingMalformed, PeerError, TooLarge
 from sockproto.wire import coding as module
 from sockproto.wire.coding import DECODED, PIECE, Decoder, _Layer
+from tests.wire.streams import chop, one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,16 +69,6 @@ def decoded(
     except PeerError as error:
         return came, Refusal(type(error), str(error))
     return came, None
-
-
-def chop(stream: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """Cut a stream at these places, those beyond its end taken modulo."""
-    places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
-    return [stream[start:end] for start, end in pairwise(places)]
-
-
-def one_by_one(stream: bytes) -> list[bytes]:
-    return [stream[at : at + 1] for at in range(len(stream))]
 
 
 def behind(words: str) -> Refusal:

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hypothesis import given, strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,25 +30,23 @@ from sockproto.wire.response import (
     Limits,
     ResponseEnded,
 )
+from tests.wire.streams import (
+    CHUNKED,
+    CONTINUE,
+    FIVE,
+    OK,
+    TO_CLOSE,
+    Heard,
+    Refusal,
+    chop,
+    chunk,
+    hear,
+    one_by_one,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-
-class Refusal(NamedTuple):
-    """An error, as its kind and its words."""
-
-    kind: type[SockprotoError]
-    words: str
-
-
-Heard = InterimCame | HeadCame | bytes | ResponseEnded | Refusal
-
-OK = b"HTTP/1.1 200 OK\r\n"
-FIVE = OK + b"Content-Length: 5\r\n\r\n"
-CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-TO_CLOSE = OK + b"\r\n"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 GZIP = gzip.compress(b"hello", mtime=0)
 
 
@@ -77,41 +74,16 @@ def heard(  # noqa: PLR0913
         largest_decoded=largest_decoded,
     )
     events: list[Heard] = []
-
-    def drain() -> None:
-        while (event := exchange.next_event()) is not None:
-            if not isinstance(event, BodyCame):
-                events.append(event)
-            elif events and isinstance(events[-1], bytes):
-                events[-1] += event.data
-            else:
-                events.append(event.data)
-
     try:
         for read in reads:
             exchange.receive_data(read)
-            drain()
+            hear(exchange, events)
         if eof:
             exchange.receive_eof()
-            drain()
+            hear(exchange, events)
     except SockprotoError as error:
         events.append(Refusal(type(error), str(error)))
     return events
-
-
-def chop(stream: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """Cut a stream at these places, those beyond its end taken modulo."""
-    places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
-    return [stream[start:end] for start, end in pairwise(places)]
-
-
-def one_by_one(stream: bytes) -> list[bytes]:
-    return [stream[at : at + 1] for at in range(len(stream))]
-
-
-def chunk(data: bytes) -> bytes:
-    """A chunk of a chunked body (RFC 9112, section 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def sized(fields: bytes, body: bytes) -> bytes:

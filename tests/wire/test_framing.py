@@ -4,7 +4,6 @@ Streams are cut into the same messages, however the network chopped them.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hypothesis import example, given, strategies as st
@@ -28,6 +27,7 @@ from sockproto.wire.framing import (
     frame,
     splitter,
 )
+from tests.wire.streams import chop_within, one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,16 +50,6 @@ NETSTRING_PIECES = st.one_of(
 def streams(pieces: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[bytes]]:
     """Streams as reads, each of several pieces of a grammar, or of none."""
     return st.lists(st.lists(pieces, max_size=4).map(b"".join), max_size=10)
-
-
-def one_by_one(stream: bytes) -> list[bytes]:
-    return [stream[at : at + 1] for at in range(len(stream))]
-
-
-def chop(stream: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """Cut a stream at these places, those beyond its end left out."""
-    borders = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    return [stream[start:end] for start, end in pairwise(borders)]
 
 
 def split(
@@ -329,7 +319,7 @@ class OpeningTests(SynchronousTestCase):
             decision, size = Framing.CHUNK, 1027
         opening = Opening()
         came = 0
-        for read in chop(stream, cuts):
+        for read in chop_within(stream, cuts):
             framing = opening.receive_data(read)
             came += len(read)
             self.assertEqual(opening.run, stream[:came])
@@ -360,7 +350,7 @@ class OpeningTests(SynchronousTestCase):
         if stream.find(b"\n", 0, 1026) < 0:
             # After it, in chunk framing, each read is a name: cut only before it.
             cuts = [cut for cut in cuts if cut < OPENING_SIZE]
-        self.assertEqual(messages(chop(stream, cuts)), messages([stream]))
+        self.assertEqual(messages(chop_within(stream, cuts)), messages([stream]))
 
     def test_longest_line_is_a_line(self) -> None:
         """A name of 1,024 bytes and its CRLF are a line; one byte more are chunks."""

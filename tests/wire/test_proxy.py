@@ -7,7 +7,6 @@ from __future__ import annotations
 import socket
 import tracemalloc
 from ipaddress import IPv4Address, IPv6Address
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hypothesis import example, given, strategies as st
@@ -24,6 +23,7 @@ from sockproto.wire.proxy import (
     TcpEndpoint,
     UnixEndpoint,
 )
+from tests.wire.streams import chop_within, one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,12 +134,6 @@ def twisted_address(end: Endpoint | None) -> object:
     return kind("TCP", end.host, end.port)
 
 
-def chop(stream: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """Cut a stream at these places, those beyond its end left out."""
-    borders = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    return [stream[start:end] for start, end in pairwise(borders)]
-
-
 def read(reads: Iterable[bytes]) -> Outcome:
     """All that happens when a stream arrives in these reads."""
     reader = ProxyHeaderReader()
@@ -155,10 +149,6 @@ def read(reads: Iterable[bytes]) -> Outcome:
     return None
 
 
-def one_by_one(stream: bytes) -> list[bytes]:
-    return [stream[at : at + 1] for at in range(len(stream))]
-
-
 class StreamTests(SynchronousTestCase):
     @given(stream=STREAMS, cuts=st.lists(st.integers(1, 150), max_size=8))
     @example(stream=VALID[-1] + b"rest", cuts=[15, 16, 52, 4111])
@@ -167,7 +157,7 @@ class StreamTests(SynchronousTestCase):
     def test_chopping_changes_nothing(self, stream: bytes, cuts: list[int]) -> None:
         """The same header, rest and refusal come out, however it arrives."""
         whole = read([stream])
-        self.assertEqual(read(chop(stream, cuts)), whole)
+        self.assertEqual(read(chop_within(stream, cuts)), whole)
         self.assertEqual(read(one_by_one(stream)), whole)
 
     def test_incomplete(self) -> None:

@@ -7,8 +7,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import tracemalloc
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import example, given, strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -39,25 +38,23 @@ from sockproto.wire.response import (
     ResponseEnded,
     ResponseReader,
 )
+from tests.wire.streams import (
+    CHUNKED,
+    CONTINUE,
+    FIVE,
+    OK,
+    TO_CLOSE,
+    Heard,
+    Refusal,
+    chop,
+    chunk,
+    hear,
+    one_by_one,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-
-class Refusal(NamedTuple):
-    """An error, as its kind and its words."""
-
-    kind: type[SockprotoError]
-    words: str
-
-
-Heard = InterimCame | HeadCame | bytes | ResponseEnded | Refusal
-
-OK = b"HTTP/1.1 200 OK\r\n"
-FIVE = OK + b"Content-Length: 5\r\n\r\n"
-CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-TO_CLOSE = OK + b"\r\n"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 PIECE = 64 * 1024
 
 
@@ -78,42 +75,17 @@ def heard(  # noqa: PLR0913
     """
     reader = ResponseReader(method, limits=limits, raw=raw)
     events: list[Heard] = []
-
-    def drain() -> None:
-        while (event := reader.next_event()) is not None:
-            if not isinstance(event, BodyCame):
-                events.append(event)
-            elif events and isinstance(events[-1], bytes):
-                events[-1] += event.data
-            else:
-                events.append(event.data)
-
     try:
         for read in reads:
             reader.receive_data(read)
             if not patient:
-                drain()
+                hear(reader, events)
         if eof:
             reader.receive_eof()
-        drain()
+        hear(reader, events)
     except SockprotoError as error:
         events.append(Refusal(type(error), str(error)))
     return events
-
-
-def chop(stream: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """Cut a stream at these places, those beyond its end taken modulo."""
-    places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
-    return [stream[start:end] for start, end in pairwise(places)]
-
-
-def one_by_one(stream: bytes) -> list[bytes]:
-    return [stream[at : at + 1] for at in range(len(stream))]
-
-
-def chunk(data: bytes) -> bytes:
-    """A chunk of a chunked body (RFC 9112, section 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def head_of(stream: bytes, method: str = "GET") -> HeadCame:
