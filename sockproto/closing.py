@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sockproto.transports import StreamTransport
 
-__all__ = ["LONGEST_LAST_WORDS", "OrderlyClose"]
+__all__ = ["LONGEST_LAST_WORDS", "OrderlyClose", "close_at_once"]
 
 LINGER_SECONDS = 1.0
 """How long we listen to a peer to whom we have said our last word."""
@@ -59,13 +59,11 @@ class OrderlyClose:
             input_ended: whether the peer has ended its side already.
         """
         transport = self._transport
-        # A transport waits with its close until its producer is done. Some complain
-        # if there was none; Twisted's own for unit tests does.
-        with suppress(RuntimeError):
-            transport.unregisterProducer()
         if input_ended:
-            transport.loseConnection()
-        elif passes_half_close(transport):
+            close_at_once(transport)
+            return
+        _release_producer(transport)
+        if passes_half_close(transport):
             transport.loseWriteConnection()
             transport.resumeProducing()
         else:
@@ -120,6 +118,21 @@ class OrderlyClose:
             _under_tls(innermost(self._transport)).loseConnection()
 
         self._timer = self._clock.callLater(LINGER_SECONDS, look)
+
+
+def close_at_once(transport: StreamTransport) -> None:
+    """
+    Close a connection whose input has ended: there is nothing to be patient for.
+    """
+    _release_producer(transport)
+    transport.loseConnection()
+
+
+def _release_producer(transport: StreamTransport) -> None:
+    # A transport waits with its close until its producer is done. Some complain
+    # if there was none; Twisted's own for unit tests does.
+    with suppress(RuntimeError):
+        transport.unregisterProducer()
 
 
 def _has_layers(transport: object) -> bool:

@@ -117,6 +117,10 @@ class HelloProtocol(StreamProtocol):
             self._open(self._opening, data)
         elif self.factory.delay or self._waiting or self._blocked or self._more:
             self._wait(self.factory.clock.seconds(), data)
+        elif not self.factory.logs_messages and (
+            answer := self._conversation.answer_at_once(data)
+        ):
+            self._send(answer)
         else:
             self._conversation.receive_data(data)
             self._go_on()

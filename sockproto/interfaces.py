@@ -5,10 +5,14 @@ The interfaces that rooms share.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zope.interface import Attribute, Interface
 
-__all__ = ["Debt", "IOwing"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Attendant", "Debt", "IAttended", "IOwing", "ISteadyReceiver"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +86,49 @@ class IOwing(Interface):
         """
         Close at once with a reset. What is unsent is lost.
         """
+
+
+class ISteadyReceiver(Interface):
+    """
+    A protocol whose `dataReceived` a transport may keep, once it is connected.
+
+    It is the same one until the transport's `protocol` is set, which may be to the
+    same protocol; and it wants no context of Twisted's log (`log.msg`) around it. So
+    it and a transport like those of `sockproto.uvreactor` have nothing in between.
+    """
+
+    def write_with(write: Callable[[bytes], object]) -> None:
+        """
+        Write by this from now on.
+
+        It is told again when that changes: when TLS starts, or writing has ended.
+        The transport's `write` does the same, always. After `connectionLost` it is
+        of no use any more.
+        """
+
+
+class Attendant(Protocol):
+    """
+    Who wants to know that a connection is made, and that it is lost.
+    """
+
+    def made(self, connection: Any, /) -> None:
+        """It is made; its protocol is told next."""
+
+    def lost(self, connection: Any, /) -> None:
+        """It is lost; its protocol is told next."""
+
+    def gone(self, connection: Any, /) -> None:
+        """It is lost, and its protocol was told."""
+
+
+class IAttended(Interface):
+    """
+    A protocol that tells others when it is connected, and when no longer.
+
+    It has its transport to the end, and hands it to no other protocol. So a policy
+    that wants to know no more need not wrap it.
+    """
+
+    def attend(attendant: Attendant) -> None:
+        """Tell this one, too. Called before the protocol is connected."""

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
     from twisted.python.failure import Failure
 
+    from sockproto.interfaces import IOwing
     from sockproto.settings import Settings
     from sockproto.stream import StreamFactory
-    from sockproto.wrapping import ConnectionWrapper
 
 __all__ = ["SockprotoService", "make_service"]
 
@@ -98,8 +98,8 @@ class SockprotoService(Watched, Service):
         return tuple(self._ports)
 
     @property
-    def connections(self) -> tuple[ConnectionWrapper, ...]:
-        """The connections that are there now; each provides `IOwing`."""
+    def connections(self) -> tuple[IOwing, ...]:
+        """The connections that are there now."""
         return tuple(self._guard.drain.connections)
 
     def privilegedStartService(self) -> None:

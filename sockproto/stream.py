@@ -19,19 +19,23 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from zope.interface import implementer
 
 from sockproto.checks import choice
-from sockproto.closing import OrderlyClose
-from sockproto.interfaces import Debt, IOwing
+from sockproto.closing import OrderlyClose, close_at_once
+from sockproto.interfaces import Debt, IAttended, IOwing, ISteadyReceiver
 from sockproto.reporting import Log, describe_address, describe_loss, log
 from sockproto.transports import StreamTransport, unsent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.internet.interfaces import IAddress, IReactorTime
     from twisted.python.failure import Failure
+
+    from sockproto.interfaces import Attendant
 
 __all__ = ["StreamFactory", "StreamProtocol"]
 
 
-@implementer(IHalfCloseableProtocol, IOwing)
+@implementer(IAttended, IHalfCloseableProtocol, IOwing, ISteadyReceiver)
 class StreamProtocol(Protocol):
     """
     One connection of a stream service; the service's own part is in a subclass.
@@ -46,6 +50,8 @@ class StreamProtocol(Protocol):
     bytes_received = 0
     bytes_sent = 0
 
+    _attendants: tuple[Attendant, ...] = ()
+    _write: Callable[[bytes], object]
     _input_ended = False
     _finishing = False
     _close: OrderlyClose | None = None
@@ -53,7 +59,13 @@ class StreamProtocol(Protocol):
     _began = 0.0
 
     def connectionMade(self) -> None:
+        for each in self._attendants:
+            each.made(self)
         factory = self.factory
+        self._write = self.transport.write
+        # As the instance's own they are found faster than as the class's.
+        self._finishing = False
+        self.bytes_received = 0
         factory.connections.add(self)
         if factory.logs_connections:
             self._began = factory.clock.seconds()
@@ -71,6 +83,9 @@ class StreamProtocol(Protocol):
         elif not self._finishing:
             self._receive(data)
 
+    def write_with(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
     def readConnectionLost(self) -> None:
         self._input_ended = True
         if self._close is not None:
@@ -83,9 +98,12 @@ class StreamProtocol(Protocol):
             self._close.write_connection_lost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        for each in self._attendants:
+            each.lost(self)
         if self._close is not None:
             self._close.connection_lost()
         self._finishing = True
+        self._write = self.transport.write
         self._lost()
         factory = self.factory
         factory.connections.discard(self)
@@ -99,6 +117,12 @@ class StreamProtocol(Protocol):
                 seconds=factory.clock.seconds() - self._began,
                 reason=self._reason or describe_loss(reason),
             )
+
+        for each in self._attendants:
+            each.gone(self)
+
+    def attend(self, attendant: Attendant) -> None:
+        self._attendants = (*self._attendants, attendant)
 
     @property
     def peer(self) -> str:
@@ -115,8 +139,11 @@ class StreamProtocol(Protocol):
             return
         self._finishing = True
         self._reason = reason
-        self._close = OrderlyClose(self.transport, self.factory.clock)
-        self._close.begin(input_ended=self._input_ended)
+        if self._input_ended:
+            close_at_once(self.transport)
+        else:
+            self._close = OrderlyClose(self.transport, self.factory.clock)
+            self._close.begin(input_ended=False)
 
     def abort(self, reason: str) -> None:
         self._reason = reason
@@ -142,7 +169,7 @@ class StreamProtocol(Protocol):
 
     def _send(self, data: bytes) -> None:
         self.bytes_sent += len(data)
-        self.transport.write(data)
+        self._write(data)
 
 
 class StreamFactory(Factory):

@@ -99,16 +99,23 @@ def unsent(transport: object) -> int:
     """
     Bytes that were written and that the kernel has not taken yet.
 
-    Twisted has no public word for it; a transport that has not these
-    attributes counts as one that holds nothing.
+    Twisted has no public word for it, asyncio has; a transport that has neither that
+    method, as those of `sockproto.uvreactor` have, nor Twisted's attributes counts as
+    one that holds nothing.
     """
-    held = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
-    held += cast("int", getattr(transport, "_tempDataLen", 0))
+    held = _held_by_transport(innermost(transport))
     while isinstance(transport, ProtocolWrapper | Layer):
         if isinstance(transport, ProtocolWrapper):
             held += _held_by_tls(transport)
         transport = transport.transport
     return held
+
+
+def _held_by_transport(low: Any) -> int:
+    if hasattr(low, "get_write_buffer_size"):
+        return cast("int", low.get_write_buffer_size())
+    sending = len(getattr(low, "dataBuffer", b"")) - getattr(low, "offset", 0)
+    return sending + cast("int", getattr(low, "_tempDataLen", 0))
 
 
 def _held_by_tls(wrapper: object) -> int:
@@ -136,7 +143,10 @@ def taken_so_far(transport: object, written: int) -> object:
     low = innermost(transport)
     sending = getattr(low, "dataBuffer", None)
     if sending is None:
-        return written - unsent(transport)
+        taken = written - unsent(transport)
+        if hasattr(low, "get_write_buffer_size"):
+            return taken, _queued(low, termios.TIOCOUTQ)
+        return taken
     # Twisted's own: only what was written since grows meanwhile, in another place,
     # a list that is another after each time the socket could be written to; by
     # it alone we know of what was taken if all was, and more was written since.

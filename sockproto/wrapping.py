@@ -34,15 +34,17 @@ from zope.interface import alsoProvides, implementer, providedBy
 from zope.interface.declarations import Provides
 
 from sockproto.checks import clock as checked_clock, seconds as checked_seconds
-from sockproto.interfaces import Debt, IOwing
+from sockproto.interfaces import Debt, IAttended, IOwing, ISteadyReceiver
 from sockproto.reporting import describe_address, log
 from sockproto.transports import Layer, unread, unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
+
+    from sockproto.interfaces import Attendant
 
 __all__ = [
     "ConnectionWrapper",
@@ -52,6 +54,7 @@ __all__ = [
     "ReadingHolder",
     "WatchedConnection",
     "accountable",
+    "attended",
 ]
 
 _ASKED_OF_PROTOCOLS = (
@@ -59,6 +62,7 @@ _ASKED_OF_PROTOCOLS = (
     IHandshakeListener,
     IFileDescriptorReceiver,
     IOwing,
+    ISteadyReceiver,
 )
 """By these a transport, or a policy, finds out what a protocol can be told."""
 
@@ -71,7 +75,7 @@ def _declaration(kind: Any, transport: Any, inner: Any) -> Any:
     return Provides(kind, *asked, *passed)
 
 
-@implementer(IProtocol, ILoggingContext)
+@implementer(IProtocol, ILoggingContext, IAttended)
 class ConnectionWrapper(Layer):
     """
     One connection of a wrapped factory; as it is, it changes nothing.
@@ -88,6 +92,8 @@ class ConnectionWrapper(Layer):
     inner: IProtocol
     lost = False
     """Whether the connection is gone."""
+
+    _attendants: tuple[Attendant, ...] = ()
 
     def __init__(self, factory: Any, inner: IProtocol) -> None:
         self.factory = factory
@@ -111,10 +117,17 @@ class ConnectionWrapper(Layer):
         else:
             vars(self).pop("dataReceived", None)
 
+    def _drop_shortcuts(self, *names: str) -> None:
+        own = vars(self)
+        for name in names:
+            own.pop(name, None)
+
     # To the transport we are the protocol
 
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
+        for each in self._attendants:
+            each.made(self)
         self._declare()
         kind = type(self)
         if kind.write is ConnectionWrapper.write:
@@ -132,6 +145,14 @@ class ConnectionWrapper(Layer):
     def dataReceived(self, data: bytes) -> None:
         self.inner.dataReceived(data)
 
+    def write_with(self, write: Callable[[bytes], object]) -> None:
+        """As `ISteadyReceiver` has it, if the inner protocol provides that."""
+        if type(self).write is ConnectionWrapper.write:
+            self.write = write  # type: ignore[assignment, method-assign]
+        inner: Any = self.inner
+        if ISteadyReceiver.providedBy(inner):
+            inner.write_with(self.write)
+
     def readConnectionLost(self) -> None:
         self.inner.readConnectionLost()  # type: ignore[attr-defined]
 
@@ -148,12 +169,19 @@ class ConnectionWrapper(Layer):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = True
-        # Twisted's TLS has another `write` from here on.
-        vars(self).pop("write", None)
-        vars(self).pop("writeSequence", None)
+        # Twisted's TLS has another `write` from here on, and so has uvloop's transport.
+        self._drop_shortcuts("write", "writeSequence", "dataReceived")
         inner, self.inner = self.inner, _NOBODY
-        self._take_shortcuts()
-        inner.connectionLost(reason)
+        for each in self._attendants:
+            each.lost(self)
+        try:
+            inner.connectionLost(reason)
+        finally:
+            for each in self._attendants:
+                each.gone(self)
+
+    def attend(self, attendant: Attendant) -> None:
+        self._attendants = (*self._attendants, attendant)
 
     def logPrefix(self) -> str:
         return _log_prefix(self, self.inner)
@@ -170,6 +198,26 @@ class ConnectionWrapper(Layer):
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.transport.writeSequence(data)
+
+    # These would be found in the transport, too, but not as fast.
+
+    def loseConnection(self) -> None:
+        self.transport.loseConnection()
+
+    def abortConnection(self) -> None:
+        self.transport.abortConnection()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.transport.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        self.transport.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.transport.resumeProducing()
 
     def startTLS(self, *args: Any, **kwargs: Any) -> Any:
         started = self.transport.startTLS(*args, **kwargs)
@@ -205,6 +253,8 @@ class ConnectionWrapper(Layer):
         outer = self.transport
         if isinstance(outer, ConnectionWrapper):
             outer.inner_changed()
+        elif getattr(type(outer), "protocol", None) and outer.protocol is self:
+            outer.protocol = self  # it may have kept what we were before
 
     # IOwing, of those that have it
 
@@ -345,6 +395,16 @@ def accountable(protocol: IProtocol) -> IProtocol:
     if IOwing.providedBy(protocol):
         return protocol
     return _Account(None, protocol)
+
+
+def attended(protocol: IProtocol, attendant: Attendant) -> IProtocol:
+    """
+    Have a protocol that tells an attendant: itself, or one that tells for it.
+    """
+    if not IAttended.providedBy(protocol):
+        protocol = ConnectionWrapper(None, protocol)
+    protocol.attend(attendant)
+    return protocol
 
 
 _C = TypeVar("_C", bound=IProtocol)

@@ -802,5 +802,5 @@ class CopiedConnectionTests(SynchronousTestCase):
     def test_before_connection(self) -> None:
         """A wrapper that is not connected has nothing of a transport's."""
         outer = wrapped(Plain(), PLAIN)
-        for name in ("getPeer", "loseConnection", "__deepcopy__"):
+        for name in ("getPeer", "loseWriteConnection", "__deepcopy__"):
             self.assertFalse(hasattr(outer, name), name)

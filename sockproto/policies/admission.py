@@ -22,7 +22,7 @@ from sockproto.closing import LONGEST_LAST_WORDS, OrderlyClose
 from sockproto.peers import Networks, peer_group_of
 from sockproto.reporting import Log, Occasional, log
 from sockproto.spelling import counted
-from sockproto.wrapping import ConnectionWrapper, FactoryWrapper
+from sockproto.wrapping import FactoryWrapper, attended
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -163,23 +163,27 @@ def _bound(name: str, seen: int | None) -> int | None:
     return None if seen is None else whole_number(name, seen, 1, HIGHEST)
 
 
-class _AdmittedConnection(ConnectionWrapper):
+class _Admitted:
     """
-    Counts as long as it is there.
+    Counts a connection as long as it is there.
     """
 
-    factory: Admission
-    address: IAddress | None = None
+    __slots__ = ("_address", "_gates")
 
-    def makeConnection(self, transport: Any) -> None:
-        for gate in self.factory.gates:
-            gate.enter(self.address)
-        super().makeConnection(transport)
+    def __init__(self, gates: tuple[Gate, ...], address: IAddress | None) -> None:
+        self._gates = gates
+        self._address = address
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        for gate in self.factory.gates:
-            gate.leave(self.address)
-        super().connectionLost(reason)
+    def made(self, connection: object) -> None:
+        for gate in self._gates:
+            gate.enter(self._address)
+
+    def lost(self, connection: object) -> None:
+        for gate in self._gates:
+            gate.leave(self._address)
+
+    def gone(self, connection: object) -> None:
+        """It was not counted any more."""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -285,6 +289,4 @@ class Admission(FactoryWrapper[IProtocol]):
         inner = self.inner.buildProtocol(addr)  # type: ignore[arg-type]
         if inner is None:
             return None
-        admitted = _AdmittedConnection(self, inner)
-        admitted.address = addr
-        return admitted
+        return attended(inner, _Admitted(self.gates, addr))

@@ -5,20 +5,20 @@ How a factory's connections come to their end when it stops.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IProtocol
 
 from sockproto.checks import (
     clock as checked_clock,
     instance,
     seconds as checked_seconds,
 )
-from sockproto.interfaces import Debt
+from sockproto.interfaces import Debt, IOwing
 from sockproto.reporting import log
 from sockproto.spelling import counted
-from sockproto.wrapping import ConnectionWrapper, FactoryWrapper, accountable
+from sockproto.wrapping import FactoryWrapper, accountable, attended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +26,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import (
         IAddress,
         IDelayedCall,
-        IProtocol,
         IProtocolFactory,
         IReactorTime,
     )
-    from twisted.python.failure import Failure
 
 __all__ = ["Drain", "Draining", "State"]
 
@@ -97,13 +95,13 @@ class Drain(Watched):
     def __init__(self, clock: IReactorTime) -> None:
         super().__init__(State.SERVING)
         self.clock = checked_clock("clock", clock)
-        self.connections: set[ConnectionWrapper] = set()
+        self.connections: set[IOwing] = set()
         self._waiters: list[Deferred[None]] = []
         self._seconds = self._deadline = 0.0
         self._next: IDelayedCall | None = None
         # How many bytes of each had passed, and since when it is so.
-        self._quiet_since: dict[ConnectionWrapper, tuple[int, float]] = {}
-        self._finished: set[ConnectionWrapper] = set()
+        self._quiet_since: dict[IOwing, tuple[int, float]] = {}
+        self._finished: set[IOwing] = set()
 
     def begin(self, seconds: float) -> Deferred[None]:
         """
@@ -163,7 +161,7 @@ class Drain(Watched):
                 except Exception:  # noqa: BLE001 - as above
                     log.failure("a connection raised while it was drained")
 
-    def _finish_if_quiet(self, connection: ConnectionWrapper, now: float) -> None:
+    def _finish_if_quiet(self, connection: IOwing, now: float) -> None:
         if connection not in self.connections:
             return  # it went with one before it
         passed = connection.bytes_received + connection.bytes_sent
@@ -207,11 +205,14 @@ class Drain(Watched):
         for waiter in waiters:
             waiter.callback(None)
 
-    def joined(self, connection: ConnectionWrapper) -> None:
+    def made(self, connection: IOwing) -> None:
         """One of our factories has a new connection."""
         self.connections.add(connection)
 
-    def left(self, connection: ConnectionWrapper) -> None:
+    def lost(self, connection: IOwing) -> None:
+        """A connection is lost; it is there until its protocol was told."""
+
+    def gone(self, connection: IOwing) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
         self._quiet_since.pop(connection, None)
@@ -220,7 +221,7 @@ class Drain(Watched):
             self._stop()
 
 
-def _debt_of(connection: ConnectionWrapper) -> Debt:
+def _debt_of(connection: IOwing) -> Debt:
     try:
         return connection.owed()
     except Exception:  # noqa: BLE001 - as above
@@ -228,25 +229,7 @@ def _debt_of(connection: ConnectionWrapper) -> Debt:
         return Debt()
 
 
-class _KnownConnection(ConnectionWrapper):
-    """
-    Is among those that its factory knows, as long as it is there.
-    """
-
-    factory: Draining
-
-    def makeConnection(self, transport: Any) -> None:
-        self.factory.drain.joined(self)
-        super().makeConnection(transport)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        try:
-            super().connectionLost(reason)
-        finally:
-            self.factory.drain.left(self)
-
-
-class Draining(FactoryWrapper[_KnownConnection]):
+class Draining(FactoryWrapper[IProtocol]):
     """
     Lets a factory's connections end by themselves before it stops.
 
@@ -262,10 +245,10 @@ class Draining(FactoryWrapper[_KnownConnection]):
         super().__init__(inner)
         self.drain = instance("drain", drain, Drain)
 
-    def buildProtocol(self, addr: IAddress | None) -> _KnownConnection | None:
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
         if self.drain.state is not State.SERVING:
             return None
         return super().buildProtocol(addr)
 
-    def wrap(self, inner: IProtocol) -> _KnownConnection:
-        return _KnownConnection(self, accountable(inner))
+    def wrap(self, inner: IProtocol) -> IProtocol:
+        return attended(accountable(inner), self.drain)

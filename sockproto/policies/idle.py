@@ -10,7 +10,7 @@ from sockproto.transports import unsent
 from sockproto.wrapping import Deadline, WatchedConnection, accountable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IProtocol
 
@@ -31,10 +31,14 @@ class _WatchedConnection(WatchedConnection):
     _ending = False
 
     def makeConnection(self, transport: Any) -> None:
-        now = self._now = self.factory.clock.seconds
-        self._last = now()
+        self._now = self.factory.clock.seconds
+        self._last = self._now()
         self._look_in(self.factory.seconds)
-        write = transport.write
+        self.write_with(transport.write)
+        super().makeConnection(transport)
+
+    def write_with(self, write: Callable[[bytes], object]) -> None:
+        now = self._now
 
         def write_and_note(data: bytes) -> None:
             self._last = now()
@@ -43,12 +47,10 @@ class _WatchedConnection(WatchedConnection):
         # The same as our method, as is that of `_take_shortcuts`; the two take off a
         # third of the 400 ns that we would cost a message.
         self.write = write_and_note  # type: ignore[method-assign]
-        super().makeConnection(transport)
+        super().write_with(write)
 
     def _take_shortcuts(self) -> None:
         super()._take_shortcuts()
-        if self.lost:
-            return
         now = self._now
         inner = self.inner
 

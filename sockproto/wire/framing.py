@@ -66,6 +66,14 @@ class Splitter(Protocol):
     def receive_eof(self) -> None:
         """Take the end of the stream; no `receive_data` after it."""
 
+    def only_message(self, data: bytes, /) -> bytes | None:
+        """
+        Take the next bytes if they are one message, and nothing else is pending.
+
+        None if that is not so, or not to be seen at a glance: give them to
+        `receive_data` then.
+        """
+
     @property
     def pending(self) -> int:
         """Bytes that were taken and not handed out yet."""
@@ -99,6 +107,12 @@ class LineSplitter:
 
     def receive_eof(self) -> None:
         self._ended = True
+
+    def only_message(self, data: bytes, /) -> bytes | None:
+        if self._pending or data.find(b"\n") != len(data) - 1:
+            return None
+        line = data[:-1].removesuffix(b"\r")
+        return line if 0 < len(line) <= self._limit else None
 
     @property
     def pending(self) -> int:
@@ -148,6 +162,9 @@ class NetstringSplitter:
 
     def receive_eof(self) -> None:
         self._ended = True
+
+    def only_message(self, data: bytes, /) -> bytes | None:
+        return None
 
     @property
     def pending(self) -> int:
@@ -202,6 +219,9 @@ class ChunkSplitter:
 
     def receive_eof(self) -> None:
         pass
+
+    def only_message(self, data: bytes, /) -> bytes | None:
+        return None if self._reads or len(data) > self._limit else data
 
     @property
     def pending(self) -> int:

@@ -131,6 +131,8 @@ class HelloConversation:
         self._framing = framing
         self._answer = answer
         self._splitter: Splitter = splitter(framing, max_name)
+        self._prefix = answer.prefix
+        self._suffix = answer.suffix + (b"\n" if framing is Framing.LINE else b"")
         self._input_ended = False
         self._over = False
 
@@ -143,6 +145,20 @@ class HelloConversation:
         """Take the next bytes of the stream; in chunk framing, one read."""
         if not self._over:
             self._splitter.receive_data(data)
+
+    def answer_at_once(self, data: bytes) -> bytes | None:
+        """
+        Take the next bytes if they are one name, and answer it, framed.
+
+        None if that is not so, or not to be seen at a glance: give them to
+        `receive_data` then.
+        """
+        if self._over:
+            return None
+        name = self._splitter.only_message(data)
+        if name is None or name == EXIT:
+            return None
+        return self._prefix + name + self._suffix
 
     def receive_eof(self) -> None:
         """Take the end of the client's input."""
