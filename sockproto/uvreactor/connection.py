@@ -1,0 +1,735 @@
+"""
+A TCP connection whose transport is uvloop's.
+
+Theory of operation. A `Connection` is a protocol to uvloop and a transport to
+Twisted's protocol. It is in nobody's way: `write` is a call of the method of uvloop's
+transport, and what uvloop reads goes to the Twisted protocol through one call that
+sets the log's context; neither is there for a protocol that says that it needs none
+(`ISteadyReceiver`). What uvloop does at once and Twisted at the
+reactor's next turn, ending a connection or a direction of it, is put off to that
+turn, so that what is written in between is still sent.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
+    ILoggingContext,
+    IPushProducer,
+    ISSLTransport,
+    ISystemHandle,
+    ITCPTransport,
+    ITLSTransport,
+)
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.protocol import Protocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python import log
+from twisted.python.failure import Failure
+from twisted.python.log import ILogContext
+from zope.interface import directlyProvides, implementer
+
+from sockproto.interfaces import ISteadyReceiver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.internet.interfaces import IProtocol
+
+    from sockproto.uvreactor.reactor import UvloopReactor
+
+__all__ = ["NOBODY", "Connection", "Logged", "address_of"]
+
+BUFFER_SIZE = 65_536
+"""Bytes unsent above which a producer is paused; it goes on when all are sent."""
+
+DONE = Failure(CONNECTION_DONE)
+LOST = Failure(CONNECTION_LOST)
+"""Why a connection ended, as Twisted shares them among its transports."""
+
+NO_LINGERING = struct.pack("ii", 1, 0)
+"""For SO_LINGER (socket(7)): a close is a reset."""
+
+
+NOBODY = Protocol()
+"""Stands where no protocol is yet, and hears nothing."""
+
+
+class Logged:
+    """
+    What can be a context of Twisted's log, without a dictionary of its own.
+    """
+
+    __slots__ = ()
+
+    def logPrefix(self) -> str:
+        raise NotImplementedError
+
+    def __getitem__(self, key: object) -> dict[str, object]:
+        if key is ILogContext:
+            return {"system": self.logPrefix(), "isError": 0}
+        raise KeyError(key)
+
+
+def address_of(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
+    """
+    Have the Twisted address of what a socket calls its own or its peer's name.
+    """
+    if len(name) == 2:
+        return IPv4Address("TCP", *name)
+    host = name[0]
+    if name[3]:  # a link's own address: which link is a part of it
+        flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+        host = socket.getnameinfo(cast("Any", name), flags)[0]
+    return IPv6Address("TCP", host, *name[1:])
+
+
+def _is_steady(protocol: object) -> bool:
+    return bool(ISteadyReceiver.providedBy(protocol))
+
+
+def _joined(pieces: Iterable[bytes]) -> bytes:
+    try:
+        return b"".join(pieces)
+    except TypeError:
+        raise TypeError("Data must be bytes") from None
+
+
+def _ignore(data: object) -> None:
+    """Stand where `write` was."""
+
+
+@implementer(
+    IConsumer,
+    IHalfCloseableDescriptor,
+    ILoggingContext,
+    IPushProducer,
+    ISystemHandle,
+    ITCPTransport,
+    ITLSTransport,
+)
+class Connection(Logged):
+    """
+    One TCP connection, accepted or made.
+
+    What is rare is no slot, but an attribute of the class until it happens.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_out",
+        "_protocol",
+        "_uv",
+        "connected",
+        "data_received",
+        "producer",
+        "reactor",
+        "streamingProducer",
+    )
+
+    TLS = False
+    bufferSize = BUFFER_SIZE
+    disconnected = False
+    disconnecting = False
+
+    _aborting = False
+    _awaits_producer = False
+    _borrowed: _BorrowedSocket | None = None
+    _full = False  # of what is unsent
+    _held: bytes | None = None
+    _held_end = False
+    _input_ended = False
+    _nagle = False
+    _producer_paused = False
+    _pulling = False
+    _reading = True
+    _reason: Failure | None = None
+    _spent = 0  # bytes that a producer has written in this turn
+    _under_tls: _UnderTLS
+    _write_disconnected = False
+    _write_disconnecting = False
+
+    _client_of_tls: bool
+
+    def __init__(self, reactor: UvloopReactor) -> None:
+        self.reactor = reactor
+        self.connected = 0
+        self.producer: Any = None
+        self.streamingProducer = False
+        self.data_received = self._receive
+        self._protocol: Any = NOBODY
+        self._out: Any = _ignore
+
+    # To uvloop we are the protocol (asyncio.Protocol)
+
+    def connection_made(self, uv: Any) -> None:
+        self._uv = uv
+        reactor = self.reactor
+        reactor.keep(self)
+        self.connected = 1
+        self._out = uv.write
+        contexts = reactor.log_contexts
+        contexts.append(self._made_by())
+        try:
+            peer = self._peer_name()
+            # None, if it was reset before we saw it.
+            protocol = None if peer is None else self._build(address_of(peer))
+            if protocol is None:
+                self.disconnecting = True
+                uv.abort()
+                return
+            self._protocol = protocol
+            protocol.makeConnection(self)
+            self._hear()
+        except BaseException:
+            self._could_not_make(Failure())
+        finally:
+            contexts.pop()
+        reactor.call_what_is_due()
+        if self.connected and (self.disconnecting or not self._reading):
+            self._hold_back()
+
+    def _could_not_make(self, reason: Failure) -> None:
+        self.failed(reason)
+
+    def _made_by(self) -> Logged:
+        """Whose the log's lines of the making are."""
+        raise NotImplementedError
+
+    def _build(self, peer: IPv4Address | IPv6Address) -> IProtocol | None:
+        raise NotImplementedError
+
+    def _peer_name(self) -> Any:
+        """What the socket calls its peer."""
+        raise NotImplementedError
+
+    def _hear(self) -> None:
+        """Have uvloop call whoever is to be called now: it keeps the method."""
+        if self._held is not None:
+            return
+        protocol = self._protocol
+        if _is_steady(protocol):
+            self._tell(protocol.write_with, self._out)
+            self.data_received = protocol.dataReceived
+        else:
+            self.data_received = self._receive
+        self._uv.set_protocol(self)
+
+    def _receive(self, data: bytes) -> None:
+        contexts = self.reactor.log_contexts
+        contexts.append(self)
+        try:
+            self._protocol.dataReceived(data)
+        except BaseException:
+            self.failed(Failure())
+        finally:
+            contexts.pop()
+
+    def eof_received(self) -> bool:
+        if self._held is not None:
+            self._held_end = True
+            return True
+        protocol = self._protocol
+        if IHalfCloseableProtocol.providedBy(protocol):
+            self._input_ended = True
+            self._tell(protocol.readConnectionLost)
+        else:
+            self._put_write(_ignore)
+            self._uv.abort()
+        return True  # uvloop need not close it
+
+    # Whose protocol has paused it before uvloop began to read, which that does then
+    # all the same: what comes, and no more than a read, waits until it is resumed.
+
+    def _hold_back(self) -> None:
+        self._held = b""
+        self.data_received = self._hold
+        self._uv.set_protocol(self)
+        self._soon(self._pause_if_held)
+
+    def _hold(self, data: bytes) -> None:
+        self._held = (self._held or b"") + data
+        self._uv.pause_reading()
+
+    def _pause_if_held(self) -> None:
+        if self._held is not None:
+            self._uv.pause_reading()
+
+    def _release(self) -> None:
+        held = self._held
+        if held is None or not self.reads:
+            return
+        self._held = None
+        self._hear()
+        if held:
+            self._tell(self._protocol.dataReceived, held)
+        self._go_on_reading()
+
+    def _go_on_reading(self) -> None:
+        if not self._held_end:
+            if self.reads:
+                self._uv.resume_reading()
+        elif self.reads:
+            self._held_end = False
+            self.eof_received()
+        else:
+            self._held = b""
+
+    def pause_writing(self) -> None:
+        self._full = True
+        self._pause_producer()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self.streamingProducer and not self._uv.is_closing():
+            self._uv.set_write_buffer_limits(BUFFER_SIZE, 0)
+        if not self._resume_producer():
+            self._go_on_ending()
+
+    def connection_lost(self, exception: BaseException | None) -> None:
+        if self.disconnected:
+            return
+        reason = self._reason
+        if reason is None:
+            if exception is None:
+                reason = DONE
+            elif exception.__traceback__ is None:  # the kernel's word
+                reason = LOST
+            else:
+                # A steady receiver's own `OSError`; of others uvloop complains.
+                reason = Failure(exception, type(exception), exception.__traceback__)
+                log.err(reason)
+        self.connectionLost(reason)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        End it at once, and tell the protocol why; the reactor does so at its end.
+        """
+        if self.disconnected:
+            return
+        self.disconnected = True
+        self.connected = 0
+        self._put_write(_ignore)
+        self._give_back_socket()
+        self._uv.abort()
+        self.reactor.forget(self)
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            self._tell(producer.stopProducing)
+        self._tell(self._protocol.connectionLost, reason)
+        self.data_received = _ignore
+
+    def _tell(self, told: Any, *args: object) -> None:
+        """Call the protocol's side; what it raises ends the connection."""
+        contexts = self.reactor.log_contexts
+        contexts.append(self)
+        try:
+            told(*args)
+        except BaseException:
+            self.failed(Failure())
+        finally:
+            contexts.pop()
+
+    def failed(self, reason: Failure) -> None:
+        """Log what a protocol raised, and end the connection for it."""
+        log.err(reason)
+        if not self.disconnected:
+            self._reason = reason
+            self._put_write(_ignore)
+            self._uv.abort()
+
+    # To the protocol we are the transport
+
+    @property
+    def protocol(self) -> Any:
+        """Who is told what comes; another may take over."""
+        return self._protocol
+
+    @protocol.setter
+    def protocol(self, protocol: Any) -> None:
+        self._protocol = protocol
+        if self.connected:
+            self._hear()
+            if not self._reading:
+                self._uv.pause_reading()
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket, for its options; uvloop reads it and writes to it."""
+        if self._borrowed is None:
+            if not self.connected:
+                raise AttributeError("socket")
+            uvs = self._uv.get_extra_info("socket")
+            self._borrowed = _BorrowedSocket(uvs.family, uvs.type, 0, uvs.fileno())
+            self._borrowed.connection = self
+        return self._borrowed
+
+    def _give_back_socket(self) -> None:
+        if self._borrowed is not None:
+            self._borrowed.detach()
+            self._borrowed = None
+
+    def let_go(self) -> None:
+        """Close the descriptor, which another may have a copy of; tell nobody."""
+        if self.connected:
+            self.connected = 0
+            self.disconnected = True
+            self._put_write(_ignore)
+            self._give_back_socket()
+            self._uv.abort()
+            self.reactor.forget(self)
+
+    def getHandle(self) -> Any:
+        return self.socket
+
+    def fileno(self) -> int:
+        """The descriptor's number; -1 once it is closed."""
+        return self.socket.fileno() if self.connected else -1
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        return address_of(self._uv.get_extra_info("sockname"))
+
+    def getPeer(self) -> IPv4Address | IPv6Address:
+        return address_of(self._peer_name())
+
+    def getTcpNoDelay(self) -> bool:
+        return bool(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        if enabled and not self._nagle:
+            return  # uvloop has set it
+        self._nagle = not enabled
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
+
+    def write(self, data: bytes) -> None:
+        if data.__class__ is not bytes:
+            data = _joined((data,))  # uvloop would keep what may change
+        self._out(data)
+
+    def writeSequence(self, pieces: Iterable[bytes]) -> None:
+        self._out(_joined(pieces))
+
+    @property
+    def logstr(self) -> str:
+        """As Twisted's transports have it."""
+        return self.logPrefix()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that were written and that the kernel has not taken yet."""
+        return 0 if self.disconnected else self._uv.get_write_buffer_size()
+
+    # Ends
+
+    def loseConnection(self) -> None:
+        if self.TLS:
+            if self.connected and not self.disconnecting:
+                self._protocol.loseConnection()
+        else:
+            self._lose_connection()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    def stopConsuming(self) -> None:
+        self.unregisterProducer()
+        self.loseConnection()
+
+    def _lose_connection(self) -> None:
+        if self.connected and not self.disconnecting:
+            self.disconnecting = True
+            self._awaits_producer = False
+            self._uv.pause_reading()
+            self._soon(self._close)
+
+    def _go_on_ending(self) -> None:
+        if self.disconnecting:
+            self._soon(self._close)
+        elif self._write_disconnecting:
+            self._soon(self._end_writing)
+
+    def _close(self) -> None:
+        if not self._waits_for_producer() and not self.disconnected:
+            self._uv.close()  # when all is sent
+
+    def loseWriteConnection(self) -> None:
+        if self.connected and not self._write_disconnecting:
+            self._write_disconnecting = True
+            self._awaits_producer = False
+            self._soon(self._end_writing)
+
+    def _end_writing(self) -> None:
+        if (
+            self._waits_for_producer()
+            or not self.connected
+            or self._write_disconnected
+            or self._uv.is_closing()
+        ):
+            return
+        if self._uv.get_write_buffer_size():
+            # It calls `resume_writing` when all is sent.
+            self._uv.set_write_buffer_limits(0, 0)
+            return
+        self._write_disconnected = True
+        self._put_write(_ignore)
+        self._uv.write_eof()
+        protocol = self._protocol
+        if IHalfCloseableProtocol.providedBy(protocol):
+            self._tell(protocol.writeConnectionLost)
+
+    def abortConnection(self) -> None:
+        if self.disconnected or self._aborting or not self.connected:
+            return
+        self._aborting = True
+        self._reason = Failure(ConnectionAborted())
+        self._put_write(_ignore)
+        self._reset()
+        # Not `abort`, if a close is on its way already: that has its turn then.
+        self._uv.abort()
+
+    def _reset(self) -> None:
+        with suppress(OSError):  # the peer was first
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGERING)
+
+    def _soon(self, call: Any) -> None:
+        self.reactor.loop.call_soon(call)
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """As `IHalfCloseableDescriptor` has it; uvloop calls `eof_received`."""
+        if not self.eof_received():
+            self.connectionLost(reason)
+
+    def writeConnectionLost(self, reason: Failure) -> None:
+        """As `IHalfCloseableDescriptor` has it."""
+        self.connectionLost(reason)
+
+    # Producers
+
+    def pauseProducing(self) -> None:
+        if self.connected:
+            self._reading = False
+            self._uv.pause_reading()
+
+    def stopReading(self) -> None:
+        self.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if self.connected and not self.disconnecting:
+            self._reading = True
+            if self._held is not None:
+                self._soon(self._release)
+            elif not self._input_ended:
+                self._uv.resume_reading()
+
+    def startReading(self) -> None:
+        self.resumeProducing()
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is listened to."""
+        return bool(
+            self._reading
+            and self.connected
+            and not self.disconnecting
+            and not self._input_ended
+        )
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if self.TLS:
+            self._protocol.registerProducer(producer, streaming)
+        else:
+            self._register_producer(producer, streaming)
+
+    def _register_producer(self, producer: Any, streaming: bool) -> None:
+        if self.producer is not None:
+            raise RuntimeError(
+                f"{producer!r} was registered as producer, where {self.producer!r} is"
+                " still; unregister it first"
+            )
+        if self.disconnected:
+            producer.stopProducing()
+            return
+        self.producer = producer
+        self.streamingProducer = streaming
+        self._producer_paused = self._awaits_producer = False
+        if not streaming:
+            # It is asked for more when all that it wrote is sent.
+            self._uv.set_write_buffer_limits(0, 0)
+            self._put_write(self._write_pulled)
+            self._pull()
+        elif not _is_steady(self._protocol):
+            self._put_write(self._write_counted)
+        if self._full:
+            self._pause_producer()
+
+    def unregisterProducer(self) -> None:
+        if self.TLS:
+            self._protocol.unregisterProducer()
+        else:
+            self._unregister_producer()
+
+    def _unregister_producer(self) -> None:
+        if self.producer is None:
+            return
+        self.producer = None
+        if not self.connected or self._reason is not None:
+            return
+        self._put_write(self._uv.write)
+        if not self.streamingProducer and not self._uv.is_closing():
+            self._uv.set_write_buffer_limits(BUFFER_SIZE, 0)
+        self._go_on_ending()
+
+    def _waits_for_producer(self) -> bool:
+        """Tell whether a close waits for it: for one that could write it does not."""
+        if self._write_disconnected:
+            return False
+        return self.producer is not None and (
+            not self.streamingProducer or self._producer_paused or self._awaits_producer
+        )
+
+    def _pause_producer(self) -> None:
+        if self.producer is None or not self.streamingProducer:
+            return
+        if not self._producer_paused:
+            self._producer_paused = True
+            self._tell(self.producer.pauseProducing)
+
+    def _resume_producer(self) -> bool:
+        """Let it go on; False if there is none that waits for it."""
+        if self.producer is None or self._full or self._spent > self.bufferSize:
+            return False
+        if not self.streamingProducer:
+            self._pull()
+        elif self._producer_paused:
+            self._producer_paused = False
+            self._awaits_producer = not _is_steady(self._protocol)  # to write
+            self._tell(self.producer.resumeProducing)
+        else:
+            return False
+        return True
+
+    def _write_counted(self, data: bytes) -> None:
+        """
+        Write for a producer that may go on until it is paused.
+
+        The kernel of a fast reader would take all that it has, and nobody else
+        would have their turn.
+        """
+        self._uv.write(data)
+        self._awaits_producer = False
+        if not self._spent:
+            self._soon(self._turn_over)
+        self._spent += len(data)
+        if self._spent > self.bufferSize:
+            self._pause_producer()
+
+    def _turn_over(self) -> None:
+        self._spent = 0
+        if self._producer_paused and not self._full and self.get_write_buffer_size():
+            self._uv.set_write_buffer_limits(0, 0)  # `resume_writing` comes at the end
+        elif not self._resume_producer():
+            self._go_on_ending()
+
+    def _write_pulled(self, data: bytes) -> None:
+        self._uv.write(data)
+        if not (self._pulling or self._full):
+            self._pulling = True
+            self._soon(self._pull)
+
+    def _pull(self) -> None:
+        self._pulling = False
+        if self.producer is not None and not self.streamingProducer and not self._full:
+            self._tell(self.producer.resumeProducing)
+
+    # TLS
+
+    def startTLS(self, context_factory: Any, normal: bool = True) -> None:
+        """
+        Go on under TLS, as `ITLSTransport` has it.
+        """
+        client = self._client_of_tls is bool(normal)
+        producer, streaming = self.producer, self.streamingProducer
+        if producer is not None:
+            self.unregisterProducer()
+        nothing: Any = None  # it is to build no protocol
+        factory = TLSMemoryBIOFactory(context_factory, client, nothing)
+        above: Any = factory.protocol(factory, self._protocol, False)
+        under = _UnderTLS(self, self._out)
+        self._under_tls = under
+        if _is_steady(self._protocol):
+            self._protocol.write_with(above.write)
+        self.protocol = above
+        self.TLS = True
+        self._out = above.write
+        self.getHandle = above.getHandle  # type: ignore[method-assign]
+        self.getPeerCertificate = above.getPeerCertificate
+        directlyProvides(self, ISSLTransport)
+        above.makeConnection(under)
+        if producer is not None:
+            self.registerProducer(producer, streaming)
+
+    def _put_write(self, write: Any) -> None:
+        if self._write_disconnected:
+            write = _ignore
+        if self.TLS:
+            self._under_tls.write = write
+            if self.disconnected:
+                self._out = _ignore
+        else:
+            self._out = write
+            if self.connected and self._reason is None and _is_steady(self._protocol):
+                self._tell(self._protocol.write_with, write)
+
+
+class _UnderTLS:
+    """
+    A connection as its TLS sees it: what `startTLS` has changed is what it was.
+    """
+
+    def __init__(self, connection: Connection, write: Any) -> None:
+        self._connection = connection
+        self.write = write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def writeSequence(self, pieces: Iterable[bytes]) -> None:
+        self.write(_joined(pieces))
+
+    def loseConnection(self) -> None:
+        self._connection._lose_connection()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self._connection._register_producer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        self._connection._unregister_producer()
+
+
+class _BorrowedSocket(socket.socket):
+    """
+    A connection's socket, whose descriptor is uvloop's: that closes it.
+    """
+
+    connection: Connection
+
+    def close(self) -> None:
+        self.connection.let_go()
+
+    def __del__(self) -> None:
+        self.detach()

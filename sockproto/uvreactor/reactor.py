@@ -1,0 +1,270 @@
+"""
+The reactor: Twisted's on asyncio, with a uvloop under it and other transports.
+
+Theory of operation. All that Twisted's asyncio reactor does it does here too, on a
+loop of uvloop's: timers, threads, processes, descriptors. What is another's is TCP:
+a port has its connections accepted by uvloop, and a client's socket is handed over
+once it is connected (`sockproto.uvreactor.tcp`). UNIX sockets and UDP keep to
+Twisted's descriptors: the one passes descriptors, the other reports its errors from
+`write`, and uvloop's transports do neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import socket
+from contextlib import suppress
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.error import UnsupportedAddressFamily
+from twisted.internet.main import installReactor
+from twisted.internet.process import reapAllProcesses
+from twisted.python import context
+from twisted.python.failure import Failure
+
+from sockproto.uvreactor.connection import Connection
+from sockproto.uvreactor.tcp import Connector, Port
+from sockproto.uvreactor.udp import DatagramPort
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+__all__ = ["UvloopReactor", "check_uvloop", "install"]
+
+_ROUND = 1_000
+"""uvloop's timers count in milliseconds."""
+
+
+OLDEST_UVLOOP = (0, 23)
+"""Those before it call back in a context that they are in already."""
+
+
+def check_uvloop() -> None:
+    """
+    See that uvloop is new enough.
+
+    Raises:
+        ImportError: it is not.
+    """
+    seen = version("uvloop")
+    if tuple(map(int, seen.split(".")[:2])) < OLDEST_UVLOOP:
+        oldest = ".".join(map(str, OLDEST_UVLOOP))
+        raise ImportError(
+            f"uvloop {seen} is installed, where {oldest} or later is needed;"
+            " install sockproto[uvloop]"
+        )
+
+
+class UvloopReactor(AsyncioSelectorReactor):
+    """
+    A reactor whose TCP connections cost what uvloop's do.
+
+    Args:
+        eventloop: a loop of uvloop's; a new one if none is given.
+
+    Attributes:
+        loop: the loop, which asyncio's libraries may use beside Twisted's.
+        log_contexts: the stack of log contexts of the thread that runs it.
+
+    Raises:
+        ImportError: uvloop is too old.
+    """
+
+    _crashed = False
+    _scheduledAt: Any
+    _timerHandle: Any
+
+    def __init__(self, eventloop: AbstractEventLoop | None = None) -> None:
+        check_uvloop()
+        loop: Any = eventloop
+        if loop is None:
+            loop = uvloop.new_event_loop()
+            asyncio.set_event_loop(loop)
+        self.loop = loop
+        self.log_contexts: list[Any] = []
+        self._kept: set[Connection | Port] = set()
+        self._take_log_contexts()
+        super().__init__(loop)
+        loop.set_exception_handler(self._loop_complains)
+
+    def _take_log_contexts(self) -> None:
+        self.log_contexts = context.theContextTracker.currentContext().contexts
+
+    def _loop_complains(self, loop: AbstractEventLoop, told: dict[str, Any]) -> None:
+        connection, error = told.get("protocol"), told.get("exception")
+        if isinstance(connection, Connection) and error is not None:
+            connection.failed(Failure(error, type(error), error.__traceback__))
+        else:
+            loop.default_exception_handler(told)
+
+    # What stands beside Twisted's readers and writers
+
+    def keep(self, kept: Connection | Port) -> None:
+        """Know what has to be closed when the reactor ends."""
+        self._kept.add(kept)
+
+    def forget(self, kept: Connection | Port) -> None:
+        """It is closed."""
+        self._kept.discard(kept)
+
+    def getReaders(self) -> list[Any]:
+        return [*super().getReaders(), *(each for each in self._kept if each.reads)]
+
+    def getWriters(self) -> list[Any]:
+        return [
+            *super().getWriters(),
+            *(each for each in self._kept if each.get_write_buffer_size()),
+        ]
+
+    def addReader(self, reader: Any) -> None:
+        if isinstance(reader, Connection | Port):
+            reader.startReading()
+        else:
+            super().addReader(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        if isinstance(reader, Connection | Port):
+            reader.stopReading()
+        else:
+            super().removeReader(reader)
+
+    def removeAll(self) -> list[Any]:
+        kept = [
+            each for each in self._kept if each.reads or each.get_write_buffer_size()
+        ]
+        for each in kept:
+            each.stopReading()
+            self.forget(each)
+        return [*super().removeAll(), *kept]
+
+    def call_what_is_due(self) -> None:
+        """
+        Make the calls that `connectionMade` has put off to the next turn.
+
+        With Twisted's reactors they are made before any data comes, and there are
+        those who count on it: `ClientCreator` tells of its connection so.
+        """
+        if self.timeout() == 0:
+            self.runUntilCurrent()
+
+    # Running
+
+    def startRunning(self, installSignalHandlers: bool = True) -> None:
+        self._take_log_contexts()
+        self._crashed = False
+        super().startRunning(installSignalHandlers=installSignalHandlers)
+
+    def _reallyStartRunning(self) -> None:
+        super()._reallyStartRunning()
+        if self._installSignalHandlers:
+            # Twisted's has the descriptor that wakes it up taken away by uvloop's.
+            signal.signal(signal.SIGCHLD, self._child_ended)
+
+    def _child_ended(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(reapAllProcesses)
+
+    def run(self, installSignalHandlers: bool = True) -> None:
+        super().run(installSignalHandlers=installSignalHandlers)
+        # What was closed last has its descriptor closed in a turn of its own.
+        with suppress(OSError):  # it wants some, for signals
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+        self._crashed = False
+        self._reschedule()
+
+    def iterate(self, timeout: float) -> None:  # type: ignore[override]
+        self._crashed = False
+        super().iterate(timeout)
+
+    def crash(self) -> None:
+        self._crashed = True
+        super().crash()
+
+    def _onTimer(self) -> None:
+        if not self._crashed:  # else uvloop still makes this turn's calls
+            super()._onTimer()
+
+    def _reschedule(self) -> None:
+        timeout = self.timeout()
+        if timeout is None:
+            return
+        self._scheduledAt = self.loop.time() + timeout
+        if self._timerHandle is not None:
+            self._timerHandle.cancel()
+        # Rounded up: one that comes too early is in vain, and is set again.
+        self._timerHandle = self.loop.call_later(
+            math.ceil(timeout * _ROUND) / _ROUND, self._onTimer
+        )
+
+    # IReactorTCP, IReactorSocket, IReactorUDP
+
+    def listenTCP(
+        self, port: Any, factory: Any, backlog: int = 50, interface: str = ""
+    ) -> Port:
+        listening = Port(port, factory, backlog, interface, self)
+        listening.startListening()
+        return listening
+
+    def connectTCP(
+        self,
+        host: str,
+        port: Any,
+        factory: Any,
+        timeout: float = 30.0,
+        bindAddress: Any = None,
+    ) -> Connector:
+        connector = Connector(host, port, factory, timeout, bindAddress, self)
+        connector.connect()
+        return connector
+
+    def adoptStreamPort(
+        self, fileDescriptor: int, addressFamily: int, factory: Any
+    ) -> Any:
+        if addressFamily == socket.AF_UNIX or addressFamily not in self._FAMILIES:
+            return super().adoptStreamPort(fileDescriptor, addressFamily, factory)
+        listening = Port._fromListeningDescriptor(
+            self, fileDescriptor, addressFamily, factory
+        )
+        listening.startListening()
+        return listening
+
+    def listenUDP(
+        self, port: int, protocol: Any, interface: str = "", maxPacketSize: int = 8192
+    ) -> DatagramPort:
+        listening = DatagramPort(port, protocol, interface, maxPacketSize, self)
+        listening.startListening()
+        return listening
+
+    def adoptDatagramPort(
+        self,
+        fileDescriptor: int,
+        addressFamily: int,
+        protocol: Any,
+        maxPacketSize: int = 8192,
+    ) -> DatagramPort:
+        if addressFamily not in self._FAMILIES:
+            raise UnsupportedAddressFamily(addressFamily)
+        listening: DatagramPort = DatagramPort._fromListeningDescriptor(
+            self, fileDescriptor, addressFamily, protocol, maxPacketSize=maxPacketSize
+        )
+        listening.startListening()
+        return listening
+
+    _FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+def install(eventloop: AbstractEventLoop | None = None) -> UvloopReactor:
+    """
+    Make a `UvloopReactor` the process's reactor; `twistd --reactor=uvloop` does it.
+
+    Raises:
+        ReactorAlreadyInstalledError: there is one already.
+    """
+    reactor = UvloopReactor(eventloop)
+    installReactor(reactor)
+    return reactor

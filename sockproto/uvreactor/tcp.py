@@ -1,0 +1,272 @@
+"""
+TCP ports and clients whose connections are uvloop's.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet import tcp
+from twisted.internet.error import ConnectError, UserError
+from twisted.internet.interfaces import ILoggingContext
+from twisted.python import log
+from twisted.python.failure import Failure
+
+from sockproto.uvreactor.connection import NOBODY, Connection, Logged
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+    from twisted.internet.address import IPv4Address, IPv6Address
+    from twisted.internet.interfaces import IProtocol
+
+    from sockproto.uvreactor.reactor import UvloopReactor
+
+__all__ = ["Connector", "Port"]
+
+RETRY_SECONDS = 1.0
+"""Until a port looks again for a descriptor, when there is none left."""
+
+_MOST_QUEUED = struct.Struct("=I")
+"""`tcpi_sacked` of a listening socket: the greatest length of its queue."""
+
+
+class ServerConnection(Connection):
+    """
+    One that a port has accepted.
+    """
+
+    __slots__ = ("server", "sessionno")
+
+    _client_of_tls = False
+
+    def __init__(self, port: Port) -> None:
+        super().__init__(port.reactor)
+        self.server = port
+
+    def _made_by(self) -> Logged:
+        return self.server
+
+    def _peer_name(self) -> Any:
+        return self._uv.get_extra_info("peername")
+
+    def _build(self, peer: IPv4Address | IPv6Address) -> IProtocol | None:
+        port = self.server
+        protocol: IProtocol | None = port.factory.buildProtocol(peer)
+        if protocol is not None:
+            self.sessionno = port.sessionno
+            port.sessionno += 1
+        return protocol
+
+    @property
+    def hostname(self) -> str:
+        """The peer's address."""
+        return self.getPeer().host
+
+    def logPrefix(self) -> str:
+        return f"{_prefix(self._protocol)},{self.sessionno},{self.hostname}"
+
+    def __repr__(self) -> str:
+        name = type(self._protocol).__name__
+        return f"<{name} #{self.sessionno} on {self.getHost().port}>"
+
+
+class ClientConnection(Connection):
+    """
+    One that a connector has made.
+
+    Args:
+        attempt: its socket is connected; we take it over.
+    """
+
+    __slots__ = ("_handing_over", "_taken", "addr", "connector", "realAddress")
+
+    _client_of_tls = True
+
+    _given_up = False
+
+    def __init__(self, attempt: _Attempt) -> None:
+        super().__init__(cast("UvloopReactor", attempt.reactor))
+        self.connector = attempt.connector
+        self.addr = attempt.addr
+        self.realAddress = attempt.realAddress
+        self._handing_over: Task[None] = self.reactor.loop.create_task(
+            self._take(attempt.socket)
+        )
+        self.reactor.keep(self)
+
+    async def _take(self, taken: socket.socket) -> None:
+        self._taken = taken
+        try:
+            await self.reactor.loop.create_connection(lambda: self, sock=taken)
+        except OSError as error:
+            taken.close()
+            self.failIfNotConnected(ConnectError(error.errno, error.strerror))
+
+    def connection_made(self, uv: Any) -> None:
+        # uvloop closes the descriptor, but lets go of this only after a while.
+        self._taken.detach()
+        if self._given_up:
+            uv.abort()
+        else:
+            super().connection_made(uv)
+
+    def _made_by(self) -> Logged:
+        return self
+
+    def _peer_name(self) -> Any:
+        return self.realAddress
+
+    def _build(self, peer: IPv4Address | IPv6Address) -> IProtocol | None:
+        return cast("IProtocol | None", self.connector.buildProtocol(peer))
+
+    def _could_not_make(self, reason: Failure) -> None:
+        if self._protocol is not NOBODY:
+            super()._could_not_make(reason)
+            return
+        log.err(reason)
+        self.connected = 0
+        self._uv.abort()
+        self.failIfNotConnected(ConnectError(string=reason))
+
+    def failIfNotConnected(self, reason: Any) -> None:
+        """Give up, as long as it is not known to be connected."""
+        if not self.connected and not self._given_up:
+            self._given_up = True
+            self.disconnected = True
+            self.reactor.forget(self)
+            self.connector.connectionFailed(Failure(reason))
+
+    def stopConnecting(self) -> None:
+        self.failIfNotConnected(UserError())
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.disconnected:
+            return
+        if not self.connected:
+            self.failIfNotConnected(ConnectError(string=reason))
+        else:
+            super().connectionLost(reason)
+            self.connector.connectionLost(reason)
+
+    def logPrefix(self) -> str:
+        if self._protocol is NOBODY:
+            return "Uninitialized"
+        return f"{_prefix(self._protocol)},client"
+
+    def __repr__(self) -> str:
+        return f"<{type(self)} to {self.addr} at {id(self):x}>"
+
+
+def _prefix(protocol: object) -> str:
+    if ILoggingContext.providedBy(protocol):
+        return protocol.logPrefix()
+    return type(protocol).__name__
+
+
+def _backlog_of(listening: socket.socket) -> int:
+    """Ask how many the kernel queues (tcp(7), TCP_INFO), so as to leave it so."""
+    try:
+        told = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    except (AttributeError, OSError):
+        return socket.SOMAXCONN
+    return cast("int", _MOST_QUEUED.unpack_from(told, 28)[0])
+
+
+class _Attempt(tcp.Client):
+    """
+    Connects, as Twisted's client does, and hands the socket over.
+    """
+
+    def _connectDone(self) -> None:
+        self.connector.transport = ClientConnection(self)
+        del self.connector
+
+
+class Connector(tcp.Connector):
+    """
+    Makes connections of ours.
+    """
+
+    def _makeTransport(self) -> Any:
+        return _Attempt(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+class Port(Logged, tcp.Port):
+    """
+    Twisted's port, whose connections are accepted by uvloop.
+
+    uvloop listens on a copy of the descriptor; so it can be stopped, as a port can
+    be paused, and the kernel goes on to queue those who come.
+    """
+
+    transport: Any = ServerConnection
+    reactor: UvloopReactor
+    factory: Any
+
+    _accepting: Any = None
+    _copy: socket.socket | None = None
+    _later: Any = None
+
+    def logPrefix(self) -> str:
+        return cast("str", tcp.Port.logPrefix(self))
+
+    def startReading(self) -> None:
+        if self._accepting is not None:
+            return
+        copy, self._copy = self._copy or self._copied(), None
+        if copy is None:
+            self._later = self.reactor.callLater(RETRY_SECONDS, self.startReading)
+            return
+        # With a socket, this coroutine ends without having waited.
+        listening = self.reactor.loop.create_server(
+            self._accept,
+            sock=copy,
+            backlog=_backlog_of(self.socket) if self.backlog is None else self.backlog,
+        )
+        try:
+            listening.send(None)
+        except StopIteration as done:
+            self._accepting = done.value
+        self.reactor.keep(self)
+
+    @property
+    def reads(self) -> bool:
+        """Whether it accepts."""
+        return self._accepting is not None
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def stopReading(self) -> None:
+        if self._accepting is not None:
+            accepting, self._accepting = self._accepting, None
+            accepting.close()
+            self.reactor.forget(self)
+            if not self.disconnecting:
+                # For the next time, when there may be no descriptor left.
+                self._copy = self._copied()
+        elif self._later is not None and self._later.active():
+            self._later.cancel()
+
+    def _copied(self) -> socket.socket | None:
+        try:
+            copy = os.dup(self.socket.fileno())
+        except OSError as error:
+            log.msg(f"Port {self._realPortNumber} cannot accept now: {error}")
+            return None
+        # Not `socket.dup`: that has it block, and with it all others of its copies.
+        return socket.socket(self.socket.family, self.socketType, 0, copy)
+
+    def _accept(self) -> Connection:
+        return cast("Connection", self.transport(self))
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.stopReading()
+        if self._copy is not None:
+            self._copy.close()
+            self._copy = None
+        super().connectionLost(reason)

@@ -1,0 +1,281 @@
+"""
+Ports: accepting, pausing, stopping, and being another's.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import CannotListenError, ConnectionDone, ConnectionLost
+
+from tests.uvreactor.cases import (
+    Client,
+    Contract,
+    Notes,
+    Peer,
+    Server,
+    in_reactor,
+    on_both,
+)
+
+BACKLOG = struct.Struct("8B 6I")
+"""The head of tcp_info (linux/tcp.h): of a listener, the last is its backlog."""
+
+
+def backlog_of(listener: Any) -> int:
+    """How many the kernel queues for that socket."""
+    told = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BACKLOG.size)
+    backlog: int = BACKLOG.unpack(told)[-1]
+    return backlog
+
+
+class PortContract(Contract):
+    async def check_serves(self, port: Any) -> None:
+        """Somebody who comes now is served."""
+        before = len(port.factory.built)
+        peer = self.peer_of(port)
+        await self.until(lambda: len(port.factory.built) > before)
+        protocol = port.factory.built[-1]
+        await self.until(lambda: protocol.happened)
+        peer.close()
+        await self.lost(protocol)
+
+    @in_reactor
+    async def test_stopped_and_started(self) -> None:
+        """A port that was stopped refuses; it can be started again."""
+        port = self.listen(Notes)
+        address = port.getHost()
+        self.assertIsInstance(address, IPv4Address)
+        await self.check_serves(port)
+        await port.stopListening()
+        self.assertRaises(
+            ConnectionRefusedError,
+            socket.create_connection,
+            (address.host, address.port),
+        )
+        port.startListening()
+        await self.check_serves(port)
+        await port.stopListening()
+        await self.turns()
+
+    @in_reactor
+    async def test_connections_outlive_it(self) -> None:
+        """Who is connected stays so when the port is stopped."""
+        port = self.listen(Notes)
+        peer = self.peer_of(port)
+        await self.until(lambda: port.factory.built)
+        await port.stopListening()
+        protocol = port.factory.built[0]
+        peer.send(b"still")
+        await self.until(lambda: protocol.received)
+        protocol.transport.write(b"here")
+        self.assertEqual(await peer.has(4), b"here")
+        peer.close()
+        await self.lost(protocol)
+
+    @in_reactor
+    async def test_paused(self) -> None:
+        """Who comes while a port is paused waits in the kernel, and is served then."""
+        port = self.listen(Notes)
+        await self.check_serves(port)
+        for _ in range(2):
+            port.stopReading()
+            port.stopReading()
+            served = len(port.factory.built)
+            peers = [self.peer_of(port) for _ in range(3)]
+            await self.turns()
+            self.assertEqual(len(port.factory.built), served)
+            port.startReading()
+            port.startReading()
+            await self.until(
+                lambda served=served: len(port.factory.built) == served + 3
+            )
+            for peer in peers:
+                peer.close()
+            for protocol in port.factory.built:
+                await self.lost(protocol)
+        await port.stopListening()
+
+    @in_reactor
+    async def test_paused_from_within(self) -> None:
+        """A port may be paused by the connection that is one too many."""
+        port = self.listen(lambda: Notes(connectionMade=lambda p: port.stopReading()))
+        peers = [self.peer_of(port) for _ in range(3)]
+        await self.turns()
+        first = len(port.factory.built)
+        # Those that were accepted at once with it are served as well.
+        self.assertIn(first, (1, 2, 3))
+        while len(port.factory.built) < 3:
+            port.startReading()
+            await self.turns()
+        for peer in peers:
+            peer.close()
+        for protocol in port.factory.built:
+            await self.lost(protocol)
+        await port.stopListening()
+
+    @in_reactor
+    async def test_stopped_while_paused(self) -> None:
+        """A paused port can be stopped."""
+        port = self.listen(Notes)
+        port.stopReading()
+        peer = self.peer_of(port)
+        await self.turns()
+        await port.stopListening()
+        self.assertIn(await peer.end(), ("closed", "reset"))
+
+    @in_reactor
+    async def test_stopped_from_within(self) -> None:
+        """A port may be stopped by a connection of its own."""
+        stopped: list[object] = []
+
+        def stop(protocol: Notes) -> None:
+            port.stopListening().addCallback(stopped.append)
+
+        port = self.listen(lambda: Notes(connectionMade=stop))
+        peer = self.peer_of(port)
+        await self.until(lambda: stopped)
+        protocol = port.factory.built[0]
+        peer.send(b"x")
+        await self.until(lambda: protocol.received)
+        peer.close()
+        await self.lost(protocol)
+
+    @in_reactor
+    async def test_stopped_at_once(self) -> None:
+        """A port may be stopped in the turn in which it was made."""
+        port = self.listen(Notes)
+        await port.stopListening()
+        await self.turns()
+
+    @in_reactor
+    async def test_gone_before_it_was_seen(self) -> None:
+        """Who resets before being accepted does not keep others from being served."""
+        port = self.listen(Notes)
+        for _ in range(10):
+            self.peer_of(port).reset()
+        await self.turns()
+        await self.until(lambda: all(each.reason for each in port.factory.built))
+        self.assertLessEqual(
+            {each.lost for each in port.factory.built}, {ConnectionLost, ConnectionDone}
+        )
+        await self.check_serves(port)
+        await port.stopListening()
+
+    @in_reactor
+    async def test_in_use(self) -> None:
+        """A place that is taken cannot be had."""
+        taken = self.raw_listener()
+        self.assertRaises(
+            CannotListenError,
+            self.reactor.listenTCP,
+            taken.getsockname()[1],
+            Server(Notes),
+            interface="127.0.0.1",
+        )
+
+    @in_reactor
+    async def test_backlog(self) -> None:
+        """The kernel queues as many as were asked for."""
+        for backlog in (0, 1, 7, 200):
+            port = self.listen(Notes, backlog=backlog)
+            self.assertEqual(backlog_of(port.socket), backlog)
+            port.stopReading()
+            port.startReading()
+            self.assertEqual(backlog_of(port.socket), backlog)
+            await port.stopListening()
+
+    @in_reactor
+    async def test_adopted(self) -> None:
+        """A socket of another's is served as it is, and stays the other's."""
+        own = self.raw_listener(backlog=7)
+        port = self.reactor.adoptStreamPort(own.fileno(), socket.AF_INET, Server(Notes))
+        await self.check_serves(port)
+        await port.stopListening()
+        peer = Peer(self, socket.create_connection(own.getsockname()))
+        accepted = await self.accept_from(own)
+        accepted.send(b"mine")
+        self.assertEqual(await peer.has(4), b"mine")
+
+    @in_reactor
+    async def test_adopted_backlog(self) -> None:
+        """How many are queued for it is the other's affair."""
+        own = self.raw_listener(backlog=7)
+        port = self.reactor.adoptStreamPort(own.fileno(), socket.AF_INET, Server(Notes))
+        self.assertEqual(backlog_of(own), 7)
+        await port.stopListening()
+
+    @in_reactor
+    async def test_adopted_connection(self) -> None:
+        """A connection of another's can be served."""
+        listener = self.raw_listener()
+        peer = Peer(self, socket.create_connection(listener.getsockname()))
+        taken = await self.accept_from(listener)
+        server = Server(lambda: Notes(dataReceived=lambda p, d: p.transport.write(d)))
+        self.reactor.adoptStreamConnection(
+            taken.socket.fileno(), socket.AF_INET, server
+        )
+        taken.close()
+        peer.send(b"x" * 300_000)
+        self.assertEqual(len(await peer.has(300_000)), 300_000)
+        peer.close()
+        self.assertEqual(await self.lost(server.built[0]), ConnectionDone)
+
+    @in_reactor
+    async def test_representation(self) -> None:
+        """Ports and connections can be told apart in a log."""
+        protocol = Notes()
+        port = self.listen(lambda: protocol)
+        self.assertIn(str(port.getHost().port), repr(port))
+        peer = self.peer_of(port)
+        await self.until(lambda: protocol.happened)
+        self.assertEqual(
+            repr(protocol.transport), f"<Notes #0 on {port.getHost().port}>"
+        )
+        self.assertEqual(protocol.transport.logstr, "Notes,0,127.0.0.1")
+        self.assertEqual(protocol.transport.hostname, "127.0.0.1")
+        peer.close()
+        await self.lost(protocol)
+        repr(protocol.transport)
+        protocol.transport.logPrefix()
+        await port.stopListening()
+
+
+class FairnessContract(Contract):
+    @in_reactor
+    async def test_flood(self) -> None:
+        """One who sends without end keeps neither timers nor others waiting."""
+
+        def more(protocol: Notes, data: bytes) -> None:
+            protocol.received.clear()
+            protocol.transport.write(data)
+
+        port = self.listen(lambda: Notes(dataReceived=more))
+        other = self.listen(lambda: Notes(dataReceived=more))
+        # What each of these sends comes back, and is sent again.
+        ends = [Notes(dataReceived=more) for _ in range(3)]
+        for end in ends:
+            self.reactor.connectTCP(
+                "127.0.0.1", port.getHost().port, Client(lambda end=end: end)
+            )
+        await self.until(lambda: all(each.happened for each in ends))
+        for end in ends:
+            end.transport.write(b"x" * 400_000)
+        peer = self.peer_of(other)
+        peer.send(b"ping")
+        self.assertEqual(await peer.has(4), b"ping")
+        await self.turns(20)
+        for end in ends:
+            end.transport.abortConnection()
+        await self.until(lambda: all(each.reason for each in ends))
+        await self.until(lambda: all(each.reason for each in port.factory.built))
+        peer.close()
+        await self.until(lambda: all(each.reason for each in other.factory.built))
+        await port.stopListening()
+        await other.stopListening()
+
+
+globals().update(on_both(PortContract, FairnessContract))
