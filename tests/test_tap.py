@@ -199,7 +199,7 @@ class Program(ProcessProtocol):
 
     errReceived = outReceived  # noqa: N815 - Twisted's
 
-    def processEnded(self, reason: Failure) -> None:  # noqa: N802 - Twisted's
+    def processEnded(self, reason: Failure) -> None:
         ended: Any = reason.value
         self.status, self.signal = ended.exitCode, ended.signal
         self.ended.callback(self)

@@ -313,11 +313,19 @@ def _fetch(**options: Any) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def _serve(arguments: tuple[str, ...]) -> None:
     """
-    Run the services, with the options of `twistd -n sockproto`.
+    Run the services, with the options of `twistd -n sockproto`, and some more.
     """
+    from sockproto.errors import SettingError
+    from sockproto.handover import Handover
+
+    environment = dict(os.environ)
+    try:
+        handover = Handover.take()
+    except SettingError as error:
+        raise click.UsageError(str(error)) from error
     from sockproto.cli.serve import serve
 
-    serve(arguments)
+    serve(arguments, handover, environment)
 
 
 def main() -> NoReturn:

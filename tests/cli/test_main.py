@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -333,9 +334,15 @@ class CallTests(MainTests):
         """`serve` reads its options by itself, as twistd does."""
         given = ("--hello=tcp:0", "--delay", "0", "-x", "--help", "-h", "more")
         seen: list[tuple[str, ...]] = []
-        self.patch(serve, "serve", seen.append)
+        self.patch(serve, "serve", lambda arguments, *_: seen.append(arguments))
         self.assertEqual(self.run_main("serve", *given), 0)
         self.assertEqual(seen, [given])
+
+    def test_no_worker(self) -> None:
+        """What only the parent of workers sets is refused, before all else."""
+        os.environ["SOCKPROTO_WORKER"] = "x"
+        self.addCleanup(os.environ.pop, "SOCKPROTO_WORKER", None)
+        self.assertEqual(self.run_main("serve"), 2)
 
 
 class EndTests(MainTests):

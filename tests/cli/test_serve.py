@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger
@@ -33,7 +34,7 @@ class ArgumentTests(SynchronousTestCase):
         self.stderr = io.StringIO()
         self.patch(sys, "stdout", self.stdout)
         self.patch(sys, "stderr", self.stderr)
-        self.patch(module, "_log_to_stderr", lambda: None)
+        self.patch(module, "_log_to_stderr", lambda **_: lambda _: None)
 
     def ended(self, *arguments: str) -> object:
         """The status with which it ends."""
@@ -74,6 +75,62 @@ class ArgumentTests(SynchronousTestCase):
         line = self.said(2, "--delay=soon")
         self.assertIn("--delay", line)
         self.assertIn("'soon'", line)
+
+    def test_workers(self) -> None:
+        """The number of workers is a whole one, or auto."""
+        for wrong in (
+            "0",
+            "-1",
+            "two",
+            "1.5",
+            "",
+            "257",
+            "9" * 10_000,
+            "\N{SUPERSCRIPT TWO}",
+        ):
+            self.stderr.truncate(0)
+            self.stderr.seek(0)
+            line = self.said(2, f"--workers={wrong}")
+            self.assertIn("a whole number from 1 to 256 or auto is allowed", line)
+            self.assertLess(len(line), 400)
+        for right, workers in (("1", 1), ("256", 256)):
+            options = module._ServeOptions()
+            options.parseOptions([f"--workers={right}"])
+            self.assertEqual(options.workers, workers)
+        options = module._ServeOptions()
+        options.parseOptions(["--workers=auto"])
+        self.assertEqual(options.workers, len(os.sched_getaffinity(0)))
+
+    def test_reactor(self) -> None:
+        """A reactor that there is not is named."""
+        line = self.said(2, "--reactor=epoll")
+        self.assertIn("'epoll' was given, where auto, uvloop or stock is allowed", line)
+
+    def test_no_uvloop(self) -> None:
+        """What to install is said to whom asked for uvloop."""
+        # Not another dictionary: an import would look into the one that it knows.
+        without = patch.dict(sys.modules, {"uvloop": None})
+        without.start()
+        self.addCleanup(without.stop)
+        del sys.modules["twisted.internet.reactor"]
+        for options in (("--reactor=uvloop",), ("--reactor=uvloop", "--workers=2")):
+            self.stderr.truncate(0)
+            self.stderr.seek(0)
+            self.assertIn(
+                "uvloop is not installed; install sockproto[uvloop]",
+                self.said(2, *options),
+            )
+
+    def test_old_uvloop(self) -> None:
+        """One that is too old is named, with what to do."""
+        from sockproto.uvreactor import reactor
+
+        self.patch(reactor, "version", lambda _: "0.22.1")
+        self.assertIn(
+            "uvloop 0.22.1 is installed, where 0.23 or later is needed; install"
+            " sockproto[uvloop]",
+            self.said(2, "--reactor=uvloop", "--workers=2"),
+        )
 
     def test_place(self) -> None:
         """A place that is none names the service and the place; status 1."""
@@ -162,7 +219,7 @@ class SignalTests(SynchronousTestCase):
             )
             raise SystemExit(0)
 
-        self.patch(module, "_log_to_stderr", lambda: None)
+        self.patch(module, "_log_to_stderr", lambda **_: lambda _: None)
         self.patch(module._TerminalService, "privilegedStartService", listen)
         self.assertRaises(SystemExit, serve, ("--echo=tcp:0:interface=127.0.0.1",))
         self.assertEqual(heeded, [True] * 3)
