@@ -37,7 +37,8 @@ from zope.interface import (
 )
 from zope.interface.verify import verifyObject
 
-from sockproto.interfaces import Debt, IOwing
+from sockproto.echo import EchoFactory, EchoProtocol
+from sockproto.interfaces import Debt, IOwing, ISteadyReceiver
 from sockproto.testing import MemoryTransport, WrapperContract, connect
 from sockproto.transports import Layer
 from sockproto.wrapping import (
@@ -45,6 +46,7 @@ from sockproto.wrapping import (
     FactoryWrapper,
     ReadingHolder,
     accountable,
+    attended,
 )
 from tests.contracts import LogLines, join, lose, serve_tcp, turns_until
 
@@ -804,3 +806,121 @@ class CopiedConnectionTests(SynchronousTestCase):
         outer = wrapped(Plain(), PLAIN)
         for name in ("getPeer", "loseWriteConnection", "__deepcopy__"):
             self.assertFalse(hasattr(outer, name), name)
+
+
+class Attending:
+    """
+    Notes when it is told what.
+    """
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def made(self, connection: Any) -> None:
+        self.told.append("made")
+
+    def lost(self, connection: Any) -> None:
+        self.told.append("lost")
+
+    def gone(self, connection: Any) -> None:
+        self.told.append("gone")
+
+
+class Telling(Patient):
+    """
+    Notes when it is told itself.
+    """
+
+    def __init__(self, told: list[str]) -> None:
+        super().__init__()
+        self.told = told
+
+    def connectionMade(self) -> None:
+        self.told.append("connectionMade")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.told.append("connectionLost")
+        raise ZeroDivisionError
+
+
+class TellingEcho(EchoProtocol):
+    """
+    The same, of our services' protocols.
+    """
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.factory.told.append("connectionMade")  # type: ignore[attr-defined]
+
+    def _lost(self) -> None:
+        self.factory.told.append("connectionLost")  # type: ignore[attr-defined]
+
+
+class AttendedTests(SynchronousTestCase):
+    """Who attends a connection is told before its protocol, and when it is gone."""
+
+    IN_ORDER = ("made", "connectionMade", "lost", "connectionLost", "gone")
+
+    def test_wrapped(self) -> None:
+        """Also if the protocol raises at its end."""
+        told: list[str] = []
+        connection = attended(Telling(told), Attending(told))
+        self.assertIsInstance(connection, ConnectionWrapper)
+        connection.makeConnection(StringTransport())
+        with self.assertRaises(ZeroDivisionError):
+            connection.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(tuple(told), self.IN_ORDER)
+
+    def test_as_it_is(self) -> None:
+        """Who tells it by itself is not wrapped."""
+        told: list[str] = []
+        factory = EchoFactory(Clock())
+        factory.protocol = TellingEcho
+        factory.told = told  # type: ignore[attr-defined]
+        protocol = factory.buildProtocol(None)
+        self.assertIs(attended(protocol, Attending(told)), protocol)
+        protocol.makeConnection(StringTransport())
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(tuple(told), self.IN_ORDER)
+
+    def test_several(self) -> None:
+        """Each is told."""
+        told: list[str] = []
+        inner = wrapped(Plain(), PLAIN)
+        connection = attended(attended(inner, Attending(told)), Attending(told))
+        self.assertIs(connection, inner)
+        connection.makeConnection(StringTransport())
+        self.assertEqual(told, ["made"] * 2)
+
+
+class SteadyTests(SynchronousTestCase):
+    """A protocol is told what to write with, and what stands between stays there."""
+
+    def echo(self, *kinds: type[ConnectionWrapper]) -> tuple[Any, StringTransport]:
+        transport = StringTransport()
+        outer = wrapped(EchoFactory(Clock()).buildProtocol(None), *kinds)
+        outer.makeConnection(transport)
+        return outer, transport
+
+    def test_passed_on(self) -> None:
+        """Through wrappers that change nothing it is the transport's own."""
+        outer, transport = self.echo(PLAIN, PLAIN)
+        self.assertTrue(ISteadyReceiver.providedBy(outer))
+        written: list[bytes] = []
+        outer.write_with(written.append)
+        outer.dataReceived(b"hello")
+        self.assertEqual((written, transport.value()), ([b"hello"], b""))
+
+    def test_changed(self) -> None:
+        """One that changes what is written goes on to do so."""
+        outer, _ = self.echo(PLAIN, Marks, PLAIN)
+        written: list[bytes] = []
+        outer.write_with(written.append)
+        outer.dataReceived(b"hello")
+        self.assertEqual(written, [b"<HELLO"])
+
+    def test_of_others(self) -> None:
+        """Who did not ask for it is not told."""
+        outer = wrapped(Patient(), PLAIN)
+        outer.makeConnection(StringTransport())
+        self.assertFalse(ISteadyReceiver.providedBy(outer))

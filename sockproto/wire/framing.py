@@ -221,7 +221,7 @@ class ChunkSplitter:
         pass
 
     def only_message(self, data: bytes, /) -> bytes | None:
-        return None if self._reads or len(data) > self._limit else data
+        return data if not self._reads and 0 < len(data) <= self._limit else None
 
     @property
     def pending(self) -> int:

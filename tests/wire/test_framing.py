@@ -409,3 +409,31 @@ class FramingTests(SynchronousTestCase):
         messages, _ = split(splitter(Framing.CHUNK, 4000), [data])
         self.assertEqual([len(each) for each in messages], [CHUNK_SIZE] * 2 + [952])
         self.assertEqual(split(splitter(Framing.LINE, 4000), [data]), ([data], None))
+
+
+class OnlyMessageTests(SynchronousTestCase):
+    """A read that is one message is that message by the short way too."""
+
+    @given(
+        framing=st.sampled_from([Framing.CHUNK, Framing.LINE, Framing.NETSTRING]),
+        limit=LIMITS,
+        before=st.binary(max_size=3),
+        data=st.lists(LINE_PIECES, max_size=4).map(b"".join),
+    )
+    def test_the_same(
+        self, framing: Framing, limit: int, before: bytes, data: bytes
+    ) -> None:
+        short, long = splitter(framing, limit), splitter(framing, limit)
+        if before:
+            short.receive_data(before)
+        message = short.only_message(data)
+        if message is not None:
+            self.assertFalse(before)
+            self.assertEqual(split(long, [data], eof=False), ([message], None))
+            self.assertEqual(long.pending, 0)
+        self.assertEqual(short.pending, len(before))
+
+    def test_taken(self) -> None:
+        """It is there for what clients send one at a time."""
+        self.assertEqual(splitter(Framing.LINE, 9).only_message(b"Bob\r\n"), b"Bob")
+        self.assertEqual(splitter(Framing.CHUNK, 9).only_message(b"Bob"), b"Bob")

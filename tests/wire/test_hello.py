@@ -343,3 +343,45 @@ class ProblemWithNameTests(SynchronousTestCase):
             (Framing.CHUNK, b"x" * 1025, "1025 bytes"),
         ):
             self.assertIn(words, problem_with_name(framing, name) or "")
+
+
+class AnswerAtOnceTests(SynchronousTestCase):
+    """A read that is one name has the same answer by the short way."""
+
+    @given(
+        framing=st.sampled_from([Framing.CHUNK, Framing.LINE, Framing.NETSTRING]),
+        answer=ANSWERS,
+        reads=st.lists(st.lists(PIECES, min_size=1, max_size=3).map(b"".join)),
+    )
+    def test_the_same(
+        self, framing: Framing, answer: Answer, reads: list[bytes]
+    ) -> None:
+        short = HelloConversation(framing, answer, max_name=4)
+        long = HelloConversation(framing, answer, max_name=4)
+        said: list[bytes] = []
+        expected: list[bytes] = []
+        for data in reads:
+            at_once = short.answer_at_once(data)
+            if at_once is not None:
+                said.append(at_once)
+            else:
+                said += answers_in(events_of(short, [data], eof=False))
+            expected += answers_in(events_of(long, [data], eof=False))
+        self.assertEqual(said, expected)
+        self.assertEqual(short.pending, long.pending)
+
+    def test_taken(self) -> None:
+        """It is there for what clients send one at a time, and for no `exit`."""
+        lines = HelloConversation(Framing.LINE, HELLO)
+        self.assertEqual(lines.answer_at_once(b"Bob\n"), b"Hello, Bob!\n")
+        self.assertIsNone(lines.answer_at_once(b"exit\n"))
+        chunks = HelloConversation(Framing.CHUNK, HELLO)
+        self.assertEqual(chunks.answer_at_once(b"Bob"), b"Hello, Bob!")
+        chunks.receive_data(b"exit")
+        self.assertEqual(chunks.next_event(), Exited())
+        self.assertIsNone(chunks.answer_at_once(b"Bob"))
+
+
+def answers_in(events: Iterable[Event | type[PeerError]]) -> list[bytes]:
+    """What was said to names."""
+    return [each.answer for each in events if isinstance(each, Named)]
