@@ -8,9 +8,11 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
 from sockproto.connecting import ClientStream, connect, fail_all, fire
 from sockproto.errors import MisuseError, PeerError, PeerLeftOwing, SockprotoError
+from sockproto.interfaces import IAttended
 from sockproto.stream import StreamFactory, StreamProtocol
 
 if TYPE_CHECKING:
@@ -21,10 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["EchoClient", "EchoFactory", "EchoProtocol", "connect_echo"]
 
 
+@implementer(IAttended)
 class EchoProtocol(StreamProtocol):
     """
     Sends back what it reads, and reads no faster than the peer does.
     """
+
+    attend = StreamProtocol.attend  # it hands its transport to nobody
 
     def _begin(self) -> None:
         # The transport is its own producer: full of what it has to send, it

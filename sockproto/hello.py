@@ -21,7 +21,7 @@ from sockproto.errors import (
     SettingError,
     SockprotoError,
 )
-from sockproto.interfaces import Debt
+from sockproto.interfaces import Debt, IAttended
 from sockproto.reporting import Log, log
 from sockproto.spelling import spell
 from sockproto.stream import StreamFactory, StreamProtocol
@@ -78,7 +78,7 @@ transport took it, and for 0.2 s with this.
 """
 
 
-@implementer(IPushProducer)
+@implementer(IAttended, IPushProducer)
 class HelloProtocol(StreamProtocol):
     """
     Carries one hello conversation over one connection.
@@ -88,6 +88,8 @@ class HelloProtocol(StreamProtocol):
     """
 
     factory: HelloFactory
+
+    attend = StreamProtocol.attend  # it hands its transport to nobody
 
     _opening: Opening | None = None
     _conversation: HelloConversation

@@ -99,7 +99,7 @@ class ISteadyReceiver(Interface):
 
     def write_with(write: Callable[[bytes], object]) -> None:
         """
-        Write by this from now on.
+        Write by this from now on; it may come before the protocol is connected.
 
         It is told again when that changes: when TLS starts, or writing has ended.
         The transport's `write` does the same, always. After `connectionLost` it is
@@ -127,7 +127,8 @@ class IAttended(Interface):
     A protocol that tells others when it is connected, and when no longer.
 
     It has its transport to the end, and hands it to no other protocol. So a policy
-    that wants to know no more need not wrap it.
+    that wants to know no more need not wrap it. A subclass may not keep to that: it
+    has to define `attend` anew (`attend = Base.attend`), or is wrapped.
     """
 
     def attend(attendant: Attendant) -> None:

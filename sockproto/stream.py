@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from sockproto.checks import choice
 from sockproto.closing import OrderlyClose, close_at_once
-from sockproto.interfaces import Debt, IAttended, IOwing, ISteadyReceiver
+from sockproto.interfaces import Debt, IOwing, ISteadyReceiver
 from sockproto.reporting import Log, describe_address, describe_loss, log
 from sockproto.transports import StreamTransport, unsent
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["StreamFactory", "StreamProtocol"]
 
 
-@implementer(IAttended, IHalfCloseableProtocol, IOwing, ISteadyReceiver)
+@implementer(IHalfCloseableProtocol, IOwing, ISteadyReceiver)
 class StreamProtocol(Protocol):
     """
     One connection of a stream service; the service's own part is in a subclass.
@@ -100,10 +100,17 @@ class StreamProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         for each in self._attendants:
             each.lost(self)
+        try:
+            self._connection_lost(reason)
+        finally:
+            for each in self._attendants:
+                each.gone(self)
+
+    def _connection_lost(self, reason: Failure) -> None:
         if self._close is not None:
             self._close.connection_lost()
         self._finishing = True
-        self._write = self.transport.write
+        self._write = _to_nobody
         self._lost()
         factory = self.factory
         factory.connections.discard(self)
@@ -118,10 +125,8 @@ class StreamProtocol(Protocol):
                 reason=self._reason or describe_loss(reason),
             )
 
-        for each in self._attendants:
-            each.gone(self)
-
     def attend(self, attendant: Attendant) -> None:
+        """As `IAttended` has it, of those that keep to that."""
         self._attendants = (*self._attendants, attendant)
 
     @property
@@ -170,6 +175,10 @@ class StreamProtocol(Protocol):
     def _send(self, data: bytes) -> None:
         self.bytes_sent += len(data)
         self._write(data)
+
+
+def _to_nobody(data: bytes) -> None:
+    """Stand where `write` was."""
 
 
 class StreamFactory(Factory):

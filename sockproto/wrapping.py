@@ -249,6 +249,9 @@ class ConnectionWrapper(Layer):
     def inner_changed(self) -> None:
         """Say anew what is provided; so do the wrappers around us."""
         self._declare()
+        if not ISteadyReceiver.providedBy(self.inner):
+            # Nobody tells it, nor us, when what we were told to write with changes.
+            self._drop_shortcuts("write", "writeSequence")
         self._take_shortcuts()
         outer = self.transport
         if isinstance(outer, ConnectionWrapper):
@@ -401,10 +404,17 @@ def attended(protocol: IProtocol, attendant: Attendant) -> IProtocol:
     """
     Have a protocol that tells an attendant: itself, or one that tells for it.
     """
-    if not IAttended.providedBy(protocol):
+    if not _tells(type(protocol)):
         protocol = ConnectionWrapper(None, protocol)
-    protocol.attend(attendant)
+    protocol.attend(attendant)  # type: ignore[attr-defined]
     return protocol
+
+
+@lru_cache(maxsize=256)
+def _tells(kind: type) -> bool:
+    return issubclass(kind, ConnectionWrapper) or (
+        IAttended.implementedBy(kind) and "attend" in vars(kind)
+    )
 
 
 _C = TypeVar("_C", bound=IProtocol)

@@ -39,6 +39,7 @@ from zope.interface.verify import verifyObject
 
 from sockproto.echo import EchoFactory, EchoProtocol
 from sockproto.interfaces import Debt, IOwing, ISteadyReceiver
+from sockproto.policies.idle import IdleTimeout
 from sockproto.testing import MemoryTransport, WrapperContract, connect
 from sockproto.transports import Layer
 from sockproto.wrapping import (
@@ -843,9 +844,9 @@ class Telling(Patient):
         raise ZeroDivisionError
 
 
-class TellingEcho(EchoProtocol):
+class UnsureEcho(EchoProtocol):
     """
-    The same, of our services' protocols.
+    The same, of our services' protocols; it may leave its transport to another.
     """
 
     def connectionMade(self) -> None:
@@ -854,6 +855,14 @@ class TellingEcho(EchoProtocol):
 
     def _lost(self) -> None:
         self.factory.told.append("connectionLost")  # type: ignore[attr-defined]
+
+
+class TellingEcho(UnsureEcho):
+    """
+    One that will not.
+    """
+
+    attend = UnsureEcho.attend
 
 
 class AttendedTests(SynchronousTestCase):
@@ -882,6 +891,37 @@ class AttendedTests(SynchronousTestCase):
         protocol.makeConnection(StringTransport())
         protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(tuple(told), self.IN_ORDER)
+
+    def test_subclass(self) -> None:
+        """One of whom that is not known is wrapped: it may hand its transport over."""
+        told: list[str] = []
+        factory = EchoFactory(Clock())
+        factory.protocol = UnsureEcho
+        factory.told = told  # type: ignore[attr-defined]
+        connection: Any = attended(factory.buildProtocol(None), Attending(told))
+        transport = connected(connection)
+        other = Plain()
+        connection.inner.transport.protocol = other
+        other.makeConnection(connection)
+        transport.deliver(b"data")
+        transport.end_input()
+        self.assertEqual(other.received, b"data")
+        self.assertEqual(told, ["made", "connectionMade", "lost", "gone"])
+
+    def test_raises_at_the_end(self) -> None:
+        """A service's protocol that raises is gone all the same."""
+        told: list[str] = []
+        protocol = EchoFactory(Clock()).buildProtocol(None)
+        attended(protocol, Attending(told))
+        protocol.makeConnection(StringTransport())
+
+        def raises() -> None:
+            raise ZeroDivisionError
+
+        protocol._lost = raises  # type: ignore[method-assign]
+        with self.assertRaises(ZeroDivisionError):
+            protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(told, ["made", "lost", "gone"])
 
     def test_several(self) -> None:
         """Each is told."""
@@ -918,6 +958,29 @@ class SteadyTests(SynchronousTestCase):
         outer.write_with(written.append)
         outer.dataReceived(b"hello")
         self.assertEqual(written, [b"<HELLO"])
+
+    def test_before_connection(self) -> None:
+        """It may come before the protocol is connected, through each policy too."""
+        written: list[bytes] = []
+        inner = EchoFactory(Clock())
+        guarded = IdleTimeout(inner, seconds=1, clock=Clock()).buildProtocol(None)
+        assert guarded is not None
+        guarded.write_with(written.append)
+        guarded.makeConnection(StringTransport())
+        guarded.write_with(written.append)
+        guarded.dataReceived(b"hello")
+        self.assertEqual(written, [b"hello"])
+
+    def test_handed_over(self) -> None:
+        """What was told is forgotten when another protocol takes over."""
+        outer, transport = self.echo(PLAIN, PLAIN)
+        written: list[bytes] = []
+        outer.write_with(written.append)
+        innermost = outer.inner
+        innermost.protocol = other = Plain()
+        other.makeConnection(innermost)
+        other.transport.write(b"hello")
+        self.assertEqual((written, transport.value()), ([], b"hello"))
 
     def test_of_others(self) -> None:
         """Who did not ask for it is not told."""

@@ -81,7 +81,7 @@ class _ServeOptions(Options):
         text = self["workers"]
         if text == "auto":
             self.workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-        elif text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_WORKERS:
+        elif text.isascii() and text.isdigit() and _is_count_of_workers(text):
             self.workers = int(text)
         else:
             raise usage.UsageError(
@@ -93,6 +93,11 @@ class _ServeOptions(Options):
                 f"--reactor: {self['reactor'][:LONGEST_SHOWN]!r} was given, where auto,"
                 " uvloop or stock is allowed"
             )
+
+
+def _is_count_of_workers(digits: str) -> bool:
+    significant = digits.lstrip("0")
+    return 0 < len(significant) < 9 and int(significant) <= MOST_WORKERS
 
 
 def _check_uvloop() -> None:

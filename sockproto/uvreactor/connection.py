@@ -138,12 +138,12 @@ class Connection(Logged):
     )
 
     TLS = False
-    bufferSize = BUFFER_SIZE
     disconnected = False
     disconnecting = False
 
     _aborting = False
     _awaits_producer = False
+    _buffer_size = BUFFER_SIZE
     _borrowed: _BorrowedSocket | None = None
     _full = False  # of what is unsent
     _held: bytes | None = None
@@ -223,7 +223,26 @@ class Connection(Logged):
             self.data_received = protocol.dataReceived
         else:
             self.data_received = self._receive
-        self._uv.set_protocol(self)
+        self._listen()
+
+    def _listen(self) -> None:
+        small = self._buffer_size < BUFFER_SIZE
+        self._uv.set_protocol(_InPieces(self, self._buffer_size) if small else self)
+
+    @property
+    def bufferSize(self) -> int:
+        """
+        Bytes of the largest read, if it is set below 64 KiB; uvloop's are of 256,000.
+
+        It is also what a producer may write in a turn.
+        """
+        return self._buffer_size
+
+    @bufferSize.setter
+    def bufferSize(self, size: int) -> None:
+        self._buffer_size = size
+        if self.connected:
+            self._hear()
 
     def _receive(self, data: bytes) -> None:
         contexts = self.reactor.log_contexts
@@ -254,7 +273,7 @@ class Connection(Logged):
     def _hold_back(self) -> None:
         self._held = b""
         self.data_received = self._hold
-        self._uv.set_protocol(self)
+        self._listen()
         self._soon(self._pause_if_held)
 
     def _hold(self, data: bytes) -> None:
@@ -694,6 +713,33 @@ class Connection(Logged):
             self._out = write
             if self.connected and self._reason is None and _is_steady(self._protocol):
                 self._tell(self._protocol.write_with, write)
+
+
+class _InPieces:
+    """
+    A connection as uvloop sees it that is to read little at a time.
+
+    As `asyncio.BufferedProtocol` has it; all else is the connection's.
+    """
+
+    def __init__(self, connection: Connection, size: int) -> None:
+        self._connection = connection
+        self._buffer = memoryview(bytearray(size))
+        self.eof_received = connection.eof_received
+        self.connection_lost = connection.connection_lost
+        self.pause_writing = connection.pause_writing
+        self.resume_writing = connection.resume_writing
+
+    @property
+    def connection(self) -> Connection:
+        """Whose pieces they are."""
+        return self._connection
+
+    def get_buffer(self, wanted: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, size: int) -> None:
+        self._connection.data_received(bytes(self._buffer[:size]))
 
 
 class _UnderTLS:

@@ -97,6 +97,7 @@ class UvloopReactor(AsyncioSelectorReactor):
 
     def _loop_complains(self, loop: AbstractEventLoop, told: dict[str, Any]) -> None:
         connection, error = told.get("protocol"), told.get("exception")
+        connection = getattr(connection, "connection", connection)  # reads in pieces
         if isinstance(connection, Connection) and error is not None:
             connection.failed(Failure(error, type(error), error.__traceback__))
         else:

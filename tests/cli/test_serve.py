@@ -87,6 +87,7 @@ class ArgumentTests(SynchronousTestCase):
             "257",
             "9" * 10_000,
             "\N{SUPERSCRIPT TWO}",
+            "0000002560",
         ):
             self.stderr.truncate(0)
             self.stderr.seek(0)
@@ -100,6 +101,8 @@ class ArgumentTests(SynchronousTestCase):
         options = module._ServeOptions()
         options.parseOptions(["--workers=auto"])
         self.assertEqual(options.workers, len(os.sched_getaffinity(0)))
+        options.parseOptions([f"--workers={'0' * 12}2"])
+        self.assertEqual(options.workers, 2)
 
     def test_reactor(self) -> None:
         """A reactor that there is not is named."""

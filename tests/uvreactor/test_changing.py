@@ -23,7 +23,10 @@ from twisted.protocols.basic import FileSender
 from twisted.protocols.policies import WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from sockproto.echo import EchoFactory, EchoProtocol
 from sockproto.policies.idle import IdleTimeout
+from sockproto.policies.rate import RateLimit
+from sockproto.wrapping import FactoryWrapper
 from tests.contracts import forgive_twisted_certificates
 from tests.uvreactor.cases import (
     Client,
@@ -340,6 +343,54 @@ class WrappedContract(Contract):
             return inner
 
         await self.check_wrapped(wrap)
+
+    @in_reactor
+    async def test_handed_over_then_tls(self) -> None:
+        """Who takes over from a service of ours, and starts TLS, leaks nothing."""
+        forgive_twisted_certificates(self)
+        of_server, _ = certificates()
+
+        def answer(protocol: Notes, data: bytes) -> None:
+            protocol.transport.write(b"go")
+            protocol.transport.startTLS(of_server)
+            protocol.transport.write(b"SECRET")
+
+        taker = Notes(dataReceived=answer)
+
+        class Handing(EchoProtocol):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.unregisterProducer()
+                transport: Any = self.transport
+                transport.protocol = taker
+                taker.makeConnection(transport)
+
+        factory = EchoFactory(self.reactor, log="none")
+        factory.protocol = Handing
+        stack: Any = FactoryWrapper(FactoryWrapper(factory))
+        port = self.reactor.listenTCP(0, stack, interface="127.0.0.1")
+        peer = self.peer_of(port)
+        peer.send(b"over")
+        await self.until(lambda: "connectionMade" in taker.happened)
+        peer.send(b"STARTTLS")
+        await peer.has(2)
+        await self.turns()
+        self.assertEqual(peer.received, b"go")
+        peer.close()
+        await self.lost(taker)
+        await port.stopListening()
+
+    @in_reactor
+    async def test_reads_little(self) -> None:
+        """A rate has a connection read little at a time."""
+        factory = RateLimit(EchoFactory(self.reactor, log="none"), self.reactor, rate=1)
+        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        peer = self.peer_of(port)
+        peer.send(b"x" * 20_000)
+        await peer.has(1)
+        await self.turns()
+        self.assertLess(len(peer.received), 10_000)
+        peer.close()
+        await port.stopListening()
 
     @in_reactor
     async def test_twisted(self) -> None:
