@@ -101,7 +101,8 @@ class ISteadyReceiver(Interface):
         """
         Write by this from now on; it may come before the protocol is connected.
 
-        It is told again when that changes: when TLS starts, or writing has ended.
+        It takes bytes alone. The protocol is told again when that changes: when TLS
+        starts, when writing has ended, or another protocol takes over.
         The transport's `write` does the same, always. After `connectionLost` it is
         of no use any more.
         """

@@ -17,7 +17,7 @@ innermost looks its protocol up.
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from twisted.internet.interfaces import (
@@ -243,6 +243,10 @@ class ConnectionWrapper(Layer):
             account = _Account(None, protocol)
             account.transport = self
             protocol = account
+        before: Any = self.inner
+        if before is not protocol and ISteadyReceiver.providedBy(before):
+            # Nobody tells it any more when that changes.
+            before.write_with(partial(type(self).write, self))
         self.inner = protocol
         self.inner_changed()
 

@@ -62,6 +62,20 @@ class EchoProtocolTests(SynchronousTestCase):
     def tearDown(self) -> None:
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_more_than_an_echo(self) -> None:
+        """A subclass that says more than it heard has that counted, too."""
+
+        class Greeting(EchoProtocol):
+            def _begin(self) -> None:
+                super()._begin()
+                self._send(b"hi")
+
+        self.factory.protocol = Greeting
+        protocol, transport = connect_in_memory(self.factory)
+        protocol.dataReceived(b"Bob")
+        self.assertEqual(transport.value(), b"hiBob")
+        self.assertEqual((protocol.bytes_received, protocol.bytes_sent), (3, 5))
+
     def test_each_byte_comes_back(self) -> None:
         """What is sent comes back as it is: NULs, line ends and all."""
         protocol, transport = connect_in_memory(self.factory)

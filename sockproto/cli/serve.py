@@ -80,7 +80,7 @@ class _ServeOptions(Options):
         super().postOptions()
         text = self["workers"]
         if text == "auto":
-            self.workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+            self.workers = min(_cpus(), MOST_WORKERS)
         elif text.isascii() and text.isdigit() and _is_count_of_workers(text):
             self.workers = int(text)
         else:
@@ -93,6 +93,13 @@ class _ServeOptions(Options):
                 f"--reactor: {self['reactor'][:LONGEST_SHOWN]!r} was given, where auto,"
                 " uvloop or stock is allowed"
             )
+
+
+def _cpus() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _is_count_of_workers(digits: str) -> bool:

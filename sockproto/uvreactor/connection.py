@@ -376,6 +376,10 @@ class Connection(Logged):
 
     @protocol.setter
     def protocol(self, protocol: Any) -> None:
+        before = self._protocol
+        if before is not protocol and _is_steady(before):
+            # Nobody tells it any more when that changes.
+            self._tell(before.write_with, self.write)
         self._protocol = protocol
         if self.connected:
             self._hear()
@@ -690,11 +694,12 @@ class Connection(Logged):
         above: Any = factory.protocol(factory, self._protocol, False)
         under = _UnderTLS(self, self._out)
         self._under_tls = under
-        if _is_steady(self._protocol):
-            self._protocol.write_with(above.write)
+        before = self._protocol
         self.protocol = above
         self.TLS = True
         self._out = above.write
+        if _is_steady(before):
+            before.write_with(above.write)
         self.getHandle = above.getHandle  # type: ignore[method-assign]
         self.getPeerCertificate = above.getPeerCertificate
         directlyProvides(self, ISSLTransport)

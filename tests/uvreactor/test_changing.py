@@ -347,6 +347,16 @@ class WrappedContract(Contract):
     @in_reactor
     async def test_handed_over_then_tls(self) -> None:
         """Who takes over from a service of ours, and starts TLS, leaks nothing."""
+        wraps: tuple[Any, ...] = (
+            lambda factory: factory,
+            lambda factory: FactoryWrapper(FactoryWrapper(factory)),
+            lambda factory: IdleTimeout(factory, seconds=9, clock=self.reactor),
+        )
+        for wrap in wraps:
+            await self.check_hand_over(wrap)
+
+    async def check_hand_over(self, wrap: Any) -> None:
+        """The taker starts TLS, and both write then: nothing of it is plain."""
         forgive_twisted_certificates(self)
         of_server, _ = certificates()
 
@@ -357,8 +367,11 @@ class WrappedContract(Contract):
 
         taker = Notes(dataReceived=answer)
 
+        late: list[Any] = []
+
         class Handing(EchoProtocol):
             def dataReceived(self, data: bytes) -> None:
+                late.append(self._send)
                 self.transport.unregisterProducer()
                 transport: Any = self.transport
                 transport.protocol = taker
@@ -366,13 +379,14 @@ class WrappedContract(Contract):
 
         factory = EchoFactory(self.reactor, log="none")
         factory.protocol = Handing
-        stack: Any = FactoryWrapper(FactoryWrapper(factory))
+        stack: Any = wrap(factory)
         port = self.reactor.listenTCP(0, stack, interface="127.0.0.1")
         peer = self.peer_of(port)
         peer.send(b"over")
         await self.until(lambda: "connectionMade" in taker.happened)
         peer.send(b"STARTTLS")
         await peer.has(2)
+        late[0](b"SECRET")  # by who is in charge no longer
         await self.turns()
         self.assertEqual(peer.received, b"go")
         peer.close()
