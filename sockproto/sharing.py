@@ -380,7 +380,8 @@ class ServingReactor(_ListeningReactor):
         port = _InheritedUnixPort._fromListeningDescriptor(  # noqa: SLF001
             self._real, descriptor, factory
         )
-        name = port._bindPath  # noqa: SLF001
+        with socket.fromfd(descriptor, socket.AF_UNIX, socket.SOCK_STREAM) as copy:
+            name = os.fsencode(copy.getsockname())
         if not name.startswith(b"\0"):
             port.mode = stat.S_IMODE(os.stat(name).st_mode)  # noqa: PTH116 - bytes
         port.startListening()
