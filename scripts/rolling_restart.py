@@ -179,7 +179,7 @@ class Server(Program):
         """Start it, and wait until it says where it listens."""
         said = len(self.log)
         await self.start(
-            *(sys.executable, "-m", "sockproto", "serve"),
+            *(sys.executable, "-m", "sockproto", "serve", "--reactor=stock"),
             *(
                 f"--{service}=haproxy:tcp:{port}:interface={LOOPBACK}"
                 for service, port in self.ports.items()

@@ -53,7 +53,7 @@ PLACE = f"tcp:0:interface={LOOPBACK}"
 PATIENCE = 30.0
 """Seconds after which whatever is awaited counts as missing."""
 
-SERVE = (sys.executable, "-m", "sockproto", "serve")
+SERVE = (sys.executable, "-m", "sockproto", "serve", "--reactor=stock")
 TWISTD = (
     sys.executable,
     "-c",
