@@ -336,9 +336,6 @@ class ServingReactor(_ListeningReactor):
                 each = self._real.adoptStreamPort(
                     inherited.fileno(), inherited.family, factory
                 )
-            # A reactor that listens once more does not know how it was opened.
-            each.backlog = backlog
-            each.socket.listen(backlog)
             ports.append((slot, each))
         return self._served(ports)
 

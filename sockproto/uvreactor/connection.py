@@ -534,8 +534,7 @@ class Connection(Logged):
 
     def readConnectionLost(self, reason: Failure) -> None:
         """As `IHalfCloseableDescriptor` has it; uvloop calls `eof_received`."""
-        if not self.eof_received():
-            self.connectionLost(reason)
+        self.eof_received()
 
     def writeConnectionLost(self, reason: Failure) -> None:
         """As `IHalfCloseableDescriptor` has it."""

@@ -75,6 +75,8 @@ class UvloopReactor(AsyncioSelectorReactor):
         ImportError: uvloop is too old.
     """
 
+    log_contexts: list[Any]
+
     _crashed = False
     _scheduledAt: Any
     _timerHandle: Any
@@ -86,7 +88,6 @@ class UvloopReactor(AsyncioSelectorReactor):
             loop = uvloop.new_event_loop()
             asyncio.set_event_loop(loop)
         self.loop = loop
-        self.log_contexts: list[Any] = []
         self._kept: set[Connection | Port] = set()
         self._take_log_contexts()
         super().__init__(loop)
