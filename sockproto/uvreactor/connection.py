@@ -15,6 +15,7 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol
 
     from sockproto.uvreactor.reactor import UvloopReactor
+    from sockproto.uvreactor.tcp import Port
 
 __all__ = ["NOBODY", "Connection", "Logged", "address_of"]
 
@@ -85,16 +87,16 @@ def address_of(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
     Have the Twisted address of what a socket calls its own or its peer's name.
     """
     if len(name) == 2:
-        return IPv4Address("TCP", *name)
+        # Without its check of "TCP", which takes longer than all else.
+        address = IPv4Address.__new__(IPv4Address)
+        address.type = "TCP"
+        address.host, address.port = name
+        return address
     host = name[0]
     if name[3]:  # a link's own address: which link is a part of it
         flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
         host = socket.getnameinfo(cast("Any", name), flags)[0]
     return IPv6Address("TCP", host, *name[1:])
-
-
-def _is_steady(protocol: object) -> bool:
-    return bool(ISteadyReceiver.providedBy(protocol))
 
 
 def _joined(pieces: Iterable[bytes]) -> bytes:
@@ -129,11 +131,13 @@ class Connection(Logged):
         "__weakref__",
         "_out",
         "_protocol",
+        "_steady",
         "_uv",
         "connected",
         "data_received",
         "producer",
         "reactor",
+        "server",
         "streamingProducer",
     )
 
@@ -145,10 +149,12 @@ class Connection(Logged):
     _awaits_producer = False
     _buffer_size = BUFFER_SIZE
     _borrowed: _BorrowedSocket | None = None
+    _ending_input = False  # its protocol is being told so
     _full = False  # of what is unsent
     _held: bytes | None = None
     _held_end = False
     _input_ended = False
+    _metered = False  # writes are counted for a producer
     _nagle = False
     _producer_paused = False
     _pulling = False
@@ -161,13 +167,15 @@ class Connection(Logged):
 
     _client_of_tls: bool
 
-    def __init__(self, reactor: UvloopReactor) -> None:
+    def __init__(self, reactor: UvloopReactor, server: Port | None = None) -> None:
         self.reactor = reactor
+        self.server = server
         self.connected = 0
         self.producer: Any = None
         self.streamingProducer = False
         self.data_received = self._receive
         self._protocol: Any = NOBODY
+        self._steady = False
         self._out: Any = _ignore
 
     # To uvloop we are the protocol (asyncio.Protocol)
@@ -175,38 +183,38 @@ class Connection(Logged):
     def connection_made(self, uv: Any) -> None:
         self._uv = uv
         reactor = self.reactor
-        reactor.keep(self)
+        reactor.kept.add(self)
         self.connected = 1
         self._out = uv.write
         contexts = reactor.log_contexts
-        contexts.append(self._made_by())
+        contexts.append(self.server or self)
         try:
-            peer = self._peer_name()
-            # None, if it was reset before we saw it.
-            protocol = None if peer is None else self._build(address_of(peer))
+            protocol: Any = self._build()
             if protocol is None:
                 self.disconnecting = True
                 uv.abort()
                 return
             self._protocol = protocol
+            self._steady = ISteadyReceiver.providedBy(protocol)
             protocol.makeConnection(self)
-            self._hear()
+            if self._steady:
+                # It may be another by now.
+                self._protocol.write_with(self._out)
+                self._hear()
         except BaseException:
             self._could_not_make(Failure())
         finally:
             contexts.pop()
-        reactor.call_what_is_due()
+        if reactor.something_is_due:
+            reactor.call_what_is_due()
         if self.connected and (self.disconnecting or not self._reading):
             self._hold_back()
 
     def _could_not_make(self, reason: Failure) -> None:
         self.failed(reason)
 
-    def _made_by(self) -> Logged:
-        """Whose the log's lines of the making are."""
-        raise NotImplementedError
-
-    def _build(self, peer: IPv4Address | IPv6Address) -> IProtocol | None:
+    def _build(self) -> IProtocol | None:
+        """Build the protocol, if one is wanted."""
         raise NotImplementedError
 
     def _peer_name(self) -> Any:
@@ -216,16 +224,11 @@ class Connection(Logged):
     def _hear(self) -> None:
         """Have uvloop call whoever is to be called now: it keeps the method."""
         if self._held is not None:
-            return
-        protocol = self._protocol
-        if _is_steady(protocol):
-            self._tell(protocol.write_with, self._out)
-            self.data_received = protocol.dataReceived
+            self.data_received = self._hold
+        elif self._steady:
+            self.data_received = self._protocol.dataReceived
         else:
             self.data_received = self._receive
-        self._listen()
-
-    def _listen(self) -> None:
         small = self._buffer_size < BUFFER_SIZE
         self._uv.set_protocol(_InPieces(self, self._buffer_size) if small else self)
 
@@ -260,11 +263,15 @@ class Connection(Logged):
             return True
         protocol = self._protocol
         if IHalfCloseableProtocol.providedBy(protocol):
-            self._input_ended = True
+            self._input_ended = self._ending_input = True
             self._tell(protocol.readConnectionLost)
-        else:
-            self._put_write(_ignore)
-            self._uv.abort()
+            self._ending_input = False
+            # Who closed it meanwhile had this turn to write; uvloop sends it all.
+            return not self.disconnecting or (
+                self.producer is not None and self._waits_for_producer()
+            )
+        self._put_write(_ignore)
+        self._uv.abort()
         return True  # uvloop need not close it
 
     # Whose protocol has paused it before uvloop began to read, which that does then
@@ -272,8 +279,7 @@ class Connection(Logged):
 
     def _hold_back(self) -> None:
         self._held = b""
-        self.data_received = self._hold
-        self._listen()
+        self._hear()
         self._soon(self._pause_if_held)
 
     def _hold(self, data: bytes) -> None:
@@ -300,7 +306,7 @@ class Connection(Logged):
                 self._uv.resume_reading()
         elif self.reads:
             self._held_end = False
-            self.eof_received()
+            self._end_input()
         else:
             self._held = b""
 
@@ -338,14 +344,20 @@ class Connection(Logged):
             return
         self.disconnected = True
         self.connected = 0
-        self._put_write(_ignore)
-        self._give_back_socket()
+        if self.TLS:
+            self._put_write(_ignore)
+        else:
+            self._out = _ignore  # a steady receiver writes no more
+        if self._borrowed is not None:
+            self._give_back_socket()
         self._uv.abort()
-        self.reactor.forget(self)
+        self.reactor.kept.discard(self)
         producer, self.producer = self.producer, None
         if producer is not None:
             self._tell(producer.stopProducing)
         self._tell(self._protocol.connectionLost, reason)
+        # It is not held any more, nor are we by ourselves: no garbage is left.
+        self._protocol = NOBODY
         self.data_received = _ignore
 
     def _tell(self, told: Any, *args: object) -> None:
@@ -377,11 +389,14 @@ class Connection(Logged):
     @protocol.setter
     def protocol(self, protocol: Any) -> None:
         before = self._protocol
-        if before is not protocol and _is_steady(before):
+        if self._steady and before is not protocol:
             # Nobody tells it any more when that changes.
             self._tell(before.write_with, self.write)
         self._protocol = protocol
+        self._steady = ISteadyReceiver.providedBy(protocol)
         if self.connected:
+            if self._steady:
+                self._tell(protocol.write_with, self._out)
             self._hear()
             if not self._reading:
                 self._uv.pause_reading()
@@ -398,9 +413,9 @@ class Connection(Logged):
         return self._borrowed
 
     def _give_back_socket(self) -> None:
-        if self._borrowed is not None:
-            self._borrowed.detach()
-            self._borrowed = None
+        assert self._borrowed is not None
+        self._borrowed.detach()
+        self._borrowed = None
 
     def let_go(self) -> None:
         """Close the descriptor, which another may have a copy of; tell nobody."""
@@ -408,9 +423,10 @@ class Connection(Logged):
             self.connected = 0
             self.disconnected = True
             self._put_write(_ignore)
-            self._give_back_socket()
+            if self._borrowed is not None:
+                self._give_back_socket()
             self._uv.abort()
-            self.reactor.forget(self)
+            self.reactor.kept.discard(self)
 
     def getHandle(self) -> Any:
         return self.socket
@@ -455,16 +471,9 @@ class Connection(Logged):
 
     def get_write_buffer_size(self) -> int:
         """Bytes that were written and that the kernel has not taken yet."""
-        return 0 if self.disconnected else self._uv.get_write_buffer_size()
+        return self._uv.get_write_buffer_size() if self.connected else 0
 
     # Ends
-
-    def loseConnection(self) -> None:
-        if self.TLS:
-            if self.connected and not self.disconnecting:
-                self._protocol.loseConnection()
-        else:
-            self._lose_connection()
 
     def stopProducing(self) -> None:
         self.loseConnection()
@@ -473,12 +482,13 @@ class Connection(Logged):
         self.unregisterProducer()
         self.loseConnection()
 
-    def _lose_connection(self) -> None:
+    def loseConnection(self) -> None:
         if self.connected and not self.disconnecting:
             self.disconnecting = True
             self._awaits_producer = False
-            self._uv.pause_reading()
-            self._soon(self._close)
+            if not self._ending_input:  # it has its turn
+                self._uv.pause_reading()
+                self._soon(self._close)
 
     def _go_on_ending(self) -> None:
         if self.disconnecting:
@@ -534,7 +544,11 @@ class Connection(Logged):
 
     def readConnectionLost(self, reason: Failure) -> None:
         """As `IHalfCloseableDescriptor` has it; uvloop calls `eof_received`."""
-        self.eof_received()
+        self._end_input()
+
+    def _end_input(self) -> None:
+        if not self.eof_received():
+            self._uv.close()
 
     def writeConnectionLost(self, reason: Failure) -> None:
         """As `IHalfCloseableDescriptor` has it."""
@@ -572,12 +586,6 @@ class Connection(Logged):
         )
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        if self.TLS:
-            self._protocol.registerProducer(producer, streaming)
-        else:
-            self._register_producer(producer, streaming)
-
-    def _register_producer(self, producer: Any, streaming: bool) -> None:
         if self.producer is not None:
             raise RuntimeError(
                 f"{producer!r} was registered as producer, where {self.producer!r} is"
@@ -592,29 +600,28 @@ class Connection(Logged):
         if not streaming:
             # It is asked for more when all that it wrote is sent.
             self._uv.set_write_buffer_limits(0, 0)
+            self._metered = True
             self._put_write(self._write_pulled)
             self._pull()
-        elif not _is_steady(self._protocol):
+        elif not self._steady:
+            self._metered = True
             self._put_write(self._write_counted)
         if self._full:
             self._pause_producer()
 
     def unregisterProducer(self) -> None:
-        if self.TLS:
-            self._protocol.unregisterProducer()
-        else:
-            self._unregister_producer()
-
-    def _unregister_producer(self) -> None:
         if self.producer is None:
             return
         self.producer = None
         if not self.connected or self._reason is not None:
             return
-        self._put_write(self._uv.write)
+        if self._metered:
+            self._metered = False
+            self._put_write(self._uv.write)
         if not self.streamingProducer and not self._uv.is_closing():
             self._uv.set_write_buffer_limits(BUFFER_SIZE, 0)
-        self._go_on_ending()
+        if self.disconnecting or self._write_disconnecting:
+            self._go_on_ending()
 
     def _waits_for_producer(self) -> bool:
         """Tell whether a close waits for it: for one that could write it does not."""
@@ -639,7 +646,7 @@ class Connection(Logged):
             self._pull()
         elif self._producer_paused:
             self._producer_paused = False
-            self._awaits_producer = not _is_steady(self._protocol)  # to write
+            self._awaits_producer = not self._steady  # to write
             self._tell(self.producer.resumeProducing)
         else:
             return False
@@ -693,18 +700,27 @@ class Connection(Logged):
         above: Any = factory.protocol(factory, self._protocol, False)
         under = _UnderTLS(self, self._out)
         self._under_tls = under
-        before = self._protocol
+        before, steady = self._protocol, self._steady
         self.protocol = above
         self.TLS = True
         self._out = above.write
-        if _is_steady(before):
+        if steady:
             before.write_with(above.write)
-        self.getHandle = above.getHandle  # type: ignore[method-assign]
-        self.getPeerCertificate = above.getPeerCertificate
+        vars(self).update(
+            getHandle=above.getHandle,
+            getPeerCertificate=above.getPeerCertificate,
+            loseConnection=partial(self._lose_connection_over_tls, above),
+            registerProducer=above.registerProducer,
+            unregisterProducer=above.unregisterProducer,
+        )
         directlyProvides(self, ISSLTransport)
         above.makeConnection(under)
         if producer is not None:
             self.registerProducer(producer, streaming)
+
+    def _lose_connection_over_tls(self, above: Any) -> None:
+        if self.connected and not self.disconnecting:
+            above.loseConnection()
 
     def _put_write(self, write: Any) -> None:
         if self._write_disconnected:
@@ -715,7 +731,7 @@ class Connection(Logged):
                 self._out = _ignore
         else:
             self._out = write
-            if self.connected and self._reason is None and _is_steady(self._protocol):
+            if self._steady and self.connected and self._reason is None:
                 self._tell(self._protocol.write_with, write)
 
 
@@ -762,13 +778,13 @@ class _UnderTLS:
         self.write(_joined(pieces))
 
     def loseConnection(self) -> None:
-        self._connection._lose_connection()
+        Connection.loseConnection(self._connection)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        self._connection._register_producer(producer, streaming)
+        Connection.registerProducer(self._connection, producer, streaming)
 
     def unregisterProducer(self) -> None:
-        self._connection._unregister_producer()
+        Connection.unregisterProducer(self._connection)
 
 
 class _BorrowedSocket(socket.socket):

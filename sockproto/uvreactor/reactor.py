@@ -70,12 +70,16 @@ class UvloopReactor(AsyncioSelectorReactor):
     Attributes:
         loop: the loop, which asyncio's libraries may use beside Twisted's.
         log_contexts: the stack of log contexts of the thread that runs it.
+        kept: what has to be closed when the reactor ends, beside Twisted's readers.
+        something_is_due: there may be calls that were put off to the next turn.
 
     Raises:
         ImportError: uvloop is too old.
     """
 
     log_contexts: list[Any]
+    kept: set[Connection | Port]
+    something_is_due = False
 
     _crashed = False
     _scheduledAt: Any
@@ -88,7 +92,7 @@ class UvloopReactor(AsyncioSelectorReactor):
             loop = uvloop.new_event_loop()
             asyncio.set_event_loop(loop)
         self.loop = loop
-        self._kept: set[Connection | Port] = set()
+        self.kept = set()
         self._take_log_contexts()
         super().__init__(loop)
         loop.set_exception_handler(self._loop_complains)
@@ -106,21 +110,13 @@ class UvloopReactor(AsyncioSelectorReactor):
 
     # What stands beside Twisted's readers and writers
 
-    def keep(self, kept: Connection | Port) -> None:
-        """Know what has to be closed when the reactor ends."""
-        self._kept.add(kept)
-
-    def forget(self, kept: Connection | Port) -> None:
-        """It is closed."""
-        self._kept.discard(kept)
-
     def getReaders(self) -> list[Any]:
-        return [*super().getReaders(), *(each for each in self._kept if each.reads)]
+        return [*super().getReaders(), *(each for each in self.kept if each.reads)]
 
     def getWriters(self) -> list[Any]:
         return [
             *super().getWriters(),
-            *(each for each in self._kept if each.get_write_buffer_size()),
+            *(each for each in self.kept if each.get_write_buffer_size()),
         ]
 
     def addReader(self, reader: Any) -> None:
@@ -137,12 +133,17 @@ class UvloopReactor(AsyncioSelectorReactor):
 
     def removeAll(self) -> list[Any]:
         kept = [
-            each for each in self._kept if each.reads or each.get_write_buffer_size()
+            each for each in self.kept if each.reads or each.get_write_buffer_size()
         ]
         for each in kept:
             each.stopReading()
-            self.forget(each)
+            self.kept.discard(each)
         return [*super().removeAll(), *kept]
+
+    def callLater(self, delay: float, *args: Any, **kwargs: Any) -> Any:
+        if not delay:
+            self.something_is_due = True
+        return super().callLater(delay, *args, **kwargs)
 
     def call_what_is_due(self) -> None:
         """
@@ -151,6 +152,7 @@ class UvloopReactor(AsyncioSelectorReactor):
         With Twisted's reactors they are made before any data comes, and there are
         those who count on it: `ClientCreator` tells of its connection so.
         """
+        self.something_is_due = False
         if self.timeout() == 0:
             self.runUntilCurrent()
 

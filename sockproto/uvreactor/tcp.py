@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import tcp
@@ -15,12 +16,11 @@ from twisted.internet.interfaces import ILoggingContext
 from twisted.python import log
 from twisted.python.failure import Failure
 
-from sockproto.uvreactor.connection import NOBODY, Connection, Logged
+from sockproto.uvreactor.connection import NOBODY, Connection, Logged, address_of
 
 if TYPE_CHECKING:
     from asyncio import Task
 
-    from twisted.internet.address import IPv4Address, IPv6Address
     from twisted.internet.interfaces import IProtocol
 
     from sockproto.uvreactor.reactor import UvloopReactor
@@ -39,23 +39,21 @@ class ServerConnection(Connection):
     One that a port has accepted.
     """
 
-    __slots__ = ("server", "sessionno")
+    __slots__ = ("sessionno",)
 
     _client_of_tls = False
 
-    def __init__(self, port: Port) -> None:
-        super().__init__(port.reactor)
-        self.server = port
-
-    def _made_by(self) -> Logged:
-        return self.server
+    server: Port
 
     def _peer_name(self) -> Any:
         return self._uv.get_extra_info("peername")
 
-    def _build(self, peer: IPv4Address | IPv6Address) -> IProtocol | None:
+    def _build(self) -> IProtocol | None:
+        name = self._uv.get_extra_info("peername")
+        if name is None:  # it was reset before we saw it
+            return None
         port = self.server
-        protocol: IProtocol | None = port.factory.buildProtocol(peer)
+        protocol: IProtocol | None = port.factory.buildProtocol(address_of(name))
         if protocol is not None:
             self.sessionno = port.sessionno
             port.sessionno += 1
@@ -96,7 +94,7 @@ class ClientConnection(Connection):
         self._handing_over: Task[None] = self.reactor.loop.create_task(
             self._take(attempt.socket)
         )
-        self.reactor.keep(self)
+        self.reactor.kept.add(self)
 
     async def _take(self, taken: socket.socket) -> None:
         self._taken = taken
@@ -114,13 +112,11 @@ class ClientConnection(Connection):
         else:
             super().connection_made(uv)
 
-    def _made_by(self) -> Logged:
-        return self
-
     def _peer_name(self) -> Any:
         return self.realAddress
 
-    def _build(self, peer: IPv4Address | IPv6Address) -> IProtocol | None:
+    def _build(self) -> IProtocol | None:
+        peer = address_of(self.realAddress)
         return cast("IProtocol | None", self.connector.buildProtocol(peer))
 
     def _could_not_make(self, reason: Failure) -> None:
@@ -137,8 +133,14 @@ class ClientConnection(Connection):
         if not self.connected and not self._given_up:
             self._given_up = True
             self.disconnected = True
-            self.reactor.forget(self)
+            self.reactor.kept.discard(self)
             self.connector.connectionFailed(Failure(reason))
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is listened to, or about to be."""
+        handing_over = not (self.connected or self._given_up)
+        return handing_over or Connection.reads.fget(self)  # type: ignore[attr-defined]
 
     def stopConnecting(self) -> None:
         self.failIfNotConnected(UserError())
@@ -223,7 +225,7 @@ class Port(Logged, tcp.Port):
             return
         # With a socket, this coroutine ends without having waited.
         listening = self.reactor.loop.create_server(
-            self._accept,
+            partial(self.transport, self.reactor, self),
             sock=copy,
             backlog=_backlog_of(self.socket) if self.backlog is None else self.backlog,
         )
@@ -231,7 +233,7 @@ class Port(Logged, tcp.Port):
             listening.send(None)
         except StopIteration as done:
             self._accepting = done.value
-        self.reactor.keep(self)
+        self.reactor.kept.add(self)
 
     @property
     def reads(self) -> bool:
@@ -245,7 +247,7 @@ class Port(Logged, tcp.Port):
         if self._accepting is not None:
             accepting, self._accepting = self._accepting, None
             accepting.close()
-            self.reactor.forget(self)
+            self.reactor.kept.discard(self)
             if not self.disconnecting:
                 # For the next time, when there may be no descriptor left.
                 self._copy = self._copied()
@@ -260,9 +262,6 @@ class Port(Logged, tcp.Port):
             return None
         # Not `socket.dup`: that has it block, and with it all others of its copies.
         return socket.socket(self.socket.family, self.socketType, 0, copy)
-
-    def _accept(self) -> Connection:
-        return cast("Connection", self.transport(self))
 
     def connectionLost(self, reason: Failure) -> None:
         self.stopReading()

@@ -131,6 +131,26 @@ class FailingContract(Contract):
         self.assertGreaterEqual(stopped, 1)
 
     @in_reactor
+    async def test_known_in_any_turn(self) -> None:
+        """The reactor knows it in each turn: it is told when that ends."""
+        listener = self.raw_listener(backlog=100)
+        known = 0
+        for count in range(1, 8):
+            client = Client(Notes)
+            connector = self.reactor.connectTCP(*listener.getsockname(), client)
+            for _ in range(count):
+                await self.turn()
+            if connector.state == "connecting":
+                known += 1
+            attempt = connector.transport
+            self.assertIn(
+                attempt, self.reactor.getReaders() + self.reactor.getWriters(), count
+            )
+            connector.disconnect()
+            await client.done
+        self.assertGreaterEqual(known, 1)
+
+    @in_reactor
     async def test_bind_address_in_use(self) -> None:
         """What cannot be bound is told as a failure to connect."""
         taken = self.raw_listener()

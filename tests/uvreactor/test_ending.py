@@ -4,6 +4,8 @@ How connections end: in order, in one direction, at once, and by whom.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -468,5 +470,25 @@ class AcceptingContract(Contract):
         await port.stopListening()
 
 
+class GarbageContract(Contract):
+    @in_reactor
+    async def test_no_garbage(self) -> None:
+        """What is lost needs no collector: nothing of it holds itself."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        port = self.listen(Notes)
+        peer = self.peer_of(port)
+        built = port.factory.built
+        await self.until(lambda: built)
+        peer.send(b"x")
+        await self.until(lambda: built[0].received)
+        transport = weakref.ref(built[0].transport)
+        peer.close()
+        await self.lost(built[0])
+        built.clear()
+        await self.until(lambda: transport() is None)
+        await port.stopListening()
+
+
 globals().update(on_both_sides(ClosingContract, AbortingContract, HalfClosingContract))
-globals().update(on_both(AcceptingContract))
+globals().update(on_both(GarbageContract, AcceptingContract))

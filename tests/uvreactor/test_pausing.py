@@ -4,9 +4,19 @@ Connections whose protocol does not want to read now.
 
 from __future__ import annotations
 
+import socket
+
 from twisted.internet.error import ConnectionDone
 
-from tests.uvreactor.cases import Notes, SideContract, in_reactor, on_both_sides
+from tests.uvreactor.cases import (
+    Contract,
+    HalfCloseable,
+    Notes,
+    SideContract,
+    in_reactor,
+    on_both,
+    on_both_sides,
+)
 from tests.uvreactor.test_ending import BIG
 
 
@@ -114,4 +124,28 @@ class PausingContract(SideContract):
         self.assertEqual(first.happened, ["connectionMade"])
 
 
+class EarlyEndContract(Contract):
+    @in_reactor
+    async def test_ended_before_it_is_made(self) -> None:
+        """Who pauses in `connectionMade`, and resumes, can close at the end then."""
+        for last_words in (b"", b"last words"):
+            protocol = HalfCloseable(
+                connectionMade=lambda p: p.transport.pauseProducing(),
+                readConnectionLost=lambda p: p.transport.loseConnection(),
+            )
+            port = self.listen(lambda protocol=protocol: protocol)
+            peer = self.peer_of(port)
+            peer.send(last_words)
+            peer.socket.shutdown(socket.SHUT_WR)
+            await self.until(lambda protocol=protocol: protocol.happened)
+            await self.turns()
+            self.assertEqual(protocol.happened, ["connectionMade"])
+            protocol.transport.resumeProducing()
+            self.assertEqual(await self.lost(protocol), ConnectionDone)
+            self.assertEqual(protocol.received, last_words)
+            self.assertEqual(await peer.end(), "closed")
+            await port.stopListening()
+
+
 globals().update(on_both_sides(PausingContract))
+globals().update(on_both(EarlyEndContract))
