@@ -89,7 +89,7 @@ class HelloProtocol(StreamProtocol):
 
     factory: HelloFactory
 
-    attend = StreamProtocol.attend  # it hands its transport to nobody
+    attendants = ()  # it hands its transport to nobody
 
     _opening: Opening | None = None
     _conversation: HelloConversation

@@ -129,8 +129,9 @@ class IAttended(Interface):
 
     It has its transport to the end, and hands it to no other protocol. So a policy
     that wants to know no more need not wrap it. A subclass may not keep to that: it
-    has to define `attend` anew (`attend = Base.attend`), or is wrapped.
+    has to define `attendants` anew (`attendants = ()`), or is wrapped.
     """
 
-    def attend(attendant: Attendant) -> None:
-        """Tell this one, too. Called before the protocol is connected."""
+    attendants: tuple[Attendant, ...] = Attribute(
+        "Who is told; policies add theirs before the protocol is connected."
+    )

@@ -11,7 +11,6 @@ peer, as `sockproto.closing` has it.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
@@ -50,7 +49,9 @@ class StreamProtocol(Protocol):
     bytes_received = 0
     bytes_sent = 0
 
-    _attendants: tuple[Attendant, ...] = ()
+    attendants: tuple[Attendant, ...] = ()
+    """As `IAttended` has it, of those that keep to that."""
+
     _write: Callable[[bytes], object]
     _input_ended = False
     _finishing = False
@@ -59,7 +60,7 @@ class StreamProtocol(Protocol):
     _began = 0.0
 
     def connectionMade(self) -> None:
-        for each in self._attendants:
+        for each in self.attendants:
             each.made(self)
         factory = self.factory
         self._write = self.transport.write
@@ -72,8 +73,10 @@ class StreamProtocol(Protocol):
             log.info("Accept new connection from {peer}...", peer=self.peer)
         if ITCPTransport.providedBy(self.transport):
             # An answer is small and final: Nagle's delay would only hold it up.
-            with suppress(OSError):  # a unix socket, or the peer has gone
+            try:  # noqa: SIM105 - each connection comes here, and pays
                 self.transport.setTcpNoDelay(True)
+            except OSError:  # a unix socket, or the peer has gone
+                pass
         self._begin()
 
     def dataReceived(self, data: bytes) -> None:
@@ -98,36 +101,32 @@ class StreamProtocol(Protocol):
             self._close.write_connection_lost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        for each in self._attendants:
+        for each in self.attendants:
             each.lost(self)
         try:
-            self._connection_lost(reason)
+            if self._close is not None:
+                self._close.connection_lost()
+            self._finishing = True
+            self._write = _to_nobody
+            self._lost()
+            factory = self.factory
+            factory.connections.discard(self)
+            if factory.logs_connections:
+                self._log_end(reason)
         finally:
-            for each in self._attendants:
+            for each in self.attendants:
                 each.gone(self)
 
-    def _connection_lost(self, reason: Failure) -> None:
-        if self._close is not None:
-            self._close.connection_lost()
-        self._finishing = True
-        self._write = _to_nobody
-        self._lost()
-        factory = self.factory
-        factory.connections.discard(self)
-        if factory.logs_connections:
-            log.info(
-                "Connection from {peer} closed."
-                " ({received} bytes in, {sent} out, {seconds:.3f} s: {reason})",
-                peer=self.peer,
-                received=self.bytes_received,
-                sent=self.bytes_sent,
-                seconds=factory.clock.seconds() - self._began,
-                reason=self._reason or describe_loss(reason),
-            )
-
-    def attend(self, attendant: Attendant) -> None:
-        """As `IAttended` has it, of those that keep to that."""
-        self._attendants = (*self._attendants, attendant)
+    def _log_end(self, reason: Failure) -> None:
+        log.info(
+            "Connection from {peer} closed."
+            " ({received} bytes in, {sent} out, {seconds:.3f} s: {reason})",
+            peer=self.peer,
+            received=self.bytes_received,
+            sent=self.bytes_sent,
+            seconds=self.factory.clock.seconds() - self._began,
+            reason=self._reason or describe_loss(reason),
+        )
 
     @property
     def peer(self) -> str:

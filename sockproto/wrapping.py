@@ -93,7 +93,8 @@ class ConnectionWrapper(Layer):
     lost = False
     """Whether the connection is gone."""
 
-    _attendants: tuple[Attendant, ...] = ()
+    attendants: tuple[Attendant, ...] = ()
+    """As `IAttended` has it."""
 
     def __init__(self, factory: Any, inner: IProtocol) -> None:
         self.factory = factory
@@ -126,7 +127,7 @@ class ConnectionWrapper(Layer):
 
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
-        for each in self._attendants:
+        for each in self.attendants:
             each.made(self)
         self._declare()
         kind = type(self)
@@ -172,16 +173,13 @@ class ConnectionWrapper(Layer):
         # Twisted's TLS has another `write` from here on, and so has uvloop's transport.
         self._drop_shortcuts("write", "writeSequence", "dataReceived")
         inner, self.inner = self.inner, _NOBODY
-        for each in self._attendants:
+        for each in self.attendants:
             each.lost(self)
         try:
             inner.connectionLost(reason)
         finally:
-            for each in self._attendants:
+            for each in self.attendants:
                 each.gone(self)
-
-    def attend(self, attendant: Attendant) -> None:
-        self._attendants = (*self._attendants, attendant)
 
     def logPrefix(self) -> str:
         return _log_prefix(self, self.inner)
@@ -404,20 +402,20 @@ def accountable(protocol: IProtocol) -> IProtocol:
     return _Account(None, protocol)
 
 
-def attended(protocol: IProtocol, attendant: Attendant) -> IProtocol:
+def attended(protocol: IProtocol, *attendants: Attendant) -> IProtocol:
     """
-    Have a protocol that tells an attendant: itself, or one that tells for it.
+    Have a protocol that tells attendants: itself, or one that tells for it.
     """
     if not _tells(type(protocol)):
         protocol = ConnectionWrapper(None, protocol)
-    protocol.attend(attendant)  # type: ignore[attr-defined]
+    protocol.attendants += attendants  # type: ignore[attr-defined]
     return protocol
 
 
 @lru_cache(maxsize=256)
 def _tells(kind: type) -> bool:
     return issubclass(kind, ConnectionWrapper) or (
-        IAttended.implementedBy(kind) and "attend" in vars(kind)
+        IAttended.implementedBy(kind) and "attendants" in vars(kind)
     )
 
 

@@ -862,7 +862,7 @@ class TellingEcho(UnsureEcho):
     One that will not.
     """
 
-    attend = UnsureEcho.attend
+    attendants = ()
 
 
 class AttendedTests(SynchronousTestCase):

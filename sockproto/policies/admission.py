@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     )
     from twisted.python.failure import Failure
 
+    from sockproto.interfaces import Attendant
+
 __all__ = ["Admission", "Gate"]
 
 HIGHEST = 1 << 31
@@ -70,6 +72,7 @@ class Gate:
 
     Attributes:
         connected: how many are there now.
+        of_peer: how many of them of each peer, where that is bounded.
         refused: how many were refused, by reason: `denied`, `not allowed`, `most`,
             `most per peer`.
 
@@ -91,9 +94,10 @@ class Gate:
         self.most_per_peer = _bound("most_per_peer", most_per_peer)
         self.allow = Networks("allow", allow)
         self.deny = Networks("deny", deny)
+        self._lists = bool(self.allow) or bool(self.deny)
         self.connected = 0
         self.refused: Counter[str] = Counter()
-        self._of_peer: Counter[bytes] = Counter()
+        self.of_peer: Counter[bytes] = Counter()
         self._logs = choice("log", Log, log) is not Log.NONE
         self._told = Occasional(checked_clock("clock", clock), self._tell)
 
@@ -101,7 +105,12 @@ class Gate:
         """
         Ask for one more from there; None if it may come, else why it may not.
         """
-        reason = self._refusal(address)
+        if self._lists or self.most_per_peer is not None:
+            reason = self._refusal(address)
+        elif self.most is not None and self.connected >= self.most:
+            reason = "most"
+        else:
+            return None
         if reason is not None:
             self.refused[reason] += 1
             if self._logs:
@@ -117,27 +126,27 @@ class Gate:
             return "most"
         if self.most_per_peer is not None:
             peer = peer_group_of(address)
-            if peer is not None and self._of_peer[peer] >= self.most_per_peer:
+            if peer is not None and self.of_peer[peer] >= self.most_per_peer:
                 return "most per peer"
         return None
 
-    def enter(self, address: IAddress | None) -> None:
-        """One from there has come."""
-        self.connected += 1
-        if self.most_per_peer is not None:
-            peer = peer_group_of(address)
-            if peer is not None:
-                self._of_peer[peer] += 1
+    def attendant(self, address: IAddress | None) -> Attendant:
+        """
+        Have who counts one from there, as long as it is there.
+        """
+        peer = None if self.most_per_peer is None else peer_group_of(address)
+        return self if peer is None else _OfPeer(self, peer)
 
-    def leave(self, address: IAddress | None) -> None:
-        """One from there has gone."""
+    def made(self, connection: object) -> None:
+        """One of no peer in particular has come."""
+        self.connected += 1
+
+    def lost(self, connection: object) -> None:
+        """One of no peer in particular has gone."""
         self.connected -= 1
-        if self.most_per_peer is not None:
-            peer = peer_group_of(address)
-            if peer is not None:
-                self._of_peer[peer] -= 1
-                if not self._of_peer[peer]:
-                    del self._of_peer[peer]
+
+    def gone(self, connection: object) -> None:
+        """It was not counted any more."""
 
     def open(self) -> None:
         """A place that this gate guards is listened on."""
@@ -163,24 +172,28 @@ def _bound(name: str, seen: int | None) -> int | None:
     return None if seen is None else whole_number(name, seen, 1, HIGHEST)
 
 
-class _Admitted:
+class _OfPeer:
     """
-    Counts a connection as long as it is there.
+    Counts a connection in all, and of its peer.
     """
 
-    __slots__ = ("_address", "_gates")
+    __slots__ = ("_gate", "_peer")
 
-    def __init__(self, gates: tuple[Gate, ...], address: IAddress | None) -> None:
-        self._gates = gates
-        self._address = address
+    def __init__(self, gate: Gate, peer: bytes) -> None:
+        self._gate = gate
+        self._peer = peer
 
     def made(self, connection: object) -> None:
-        for gate in self._gates:
-            gate.enter(self._address)
+        gate = self._gate
+        gate.connected += 1
+        gate.of_peer[self._peer] += 1
 
     def lost(self, connection: object) -> None:
-        for gate in self._gates:
-            gate.leave(self._address)
+        gate = self._gate
+        gate.connected -= 1
+        gate.of_peer[self._peer] -= 1
+        if not gate.of_peer[self._peer]:
+            del gate.of_peer[self._peer]
 
     def gone(self, connection: object) -> None:
         """It was not counted any more."""
@@ -282,11 +295,11 @@ class Admission(FactoryWrapper[IProtocol]):
             gate.close()
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
+        attendants = []
         for gate in self.gates:
             if gate.refusal(addr) is not None:
                 return _RefusedConnection(self)
+            attendants.append(gate.attendant(addr))
         inner: IProtocol | None
         inner = self.inner.buildProtocol(addr)  # type: ignore[arg-type]
-        if inner is None:
-            return None
-        return attended(inner, _Admitted(self.gates, addr))
+        return None if inner is None else attended(inner, *attendants)

@@ -96,6 +96,9 @@ class Drain(Watched):
         super().__init__(State.SERVING)
         self.clock = checked_clock("clock", clock)
         self.connections: set[IOwing] = set()
+        # As `Attendant` has it; while it serves, they cost no more than that.
+        self.made: Callable[[IOwing], None] = self.connections.add
+        self.gone: Callable[[IOwing], None] = self.connections.discard
         self._waiters: list[Deferred[None]] = []
         self._seconds = self._deadline = 0.0
         self._next: IDelayedCall | None = None
@@ -128,6 +131,7 @@ class Drain(Watched):
         if self.state is State.SERVING:
             self._seconds = seconds
             self._deadline = self.clock.seconds() + seconds
+            self.gone = self._gone
             self._enter(State.DRAINING)
             self._look()
         return waiter
@@ -138,6 +142,7 @@ class Drain(Watched):
         if self.state is State.STOPPED:
             self._quiet_since.clear()
             self._finished.clear()
+            self.gone = self.connections.discard
             self._enter(State.SERVING)
 
     def _look(self) -> None:
@@ -205,15 +210,10 @@ class Drain(Watched):
         for waiter in waiters:
             waiter.callback(None)
 
-    def made(self, connection: IOwing) -> None:
-        """One of our factories has a new connection."""
-        self.connections.add(connection)
-
     def lost(self, connection: IOwing) -> None:
-        """A connection is lost; it is there until its protocol was told."""
+        """It is lost; it is there until its protocol was told."""
 
-    def gone(self, connection: IOwing) -> None:
-        """A connection is gone."""
+    def _gone(self, connection: IOwing) -> None:
         self.connections.discard(connection)
         self._quiet_since.pop(connection, None)
         self._finished.discard(connection)
@@ -248,7 +248,9 @@ class Draining(FactoryWrapper[IProtocol]):
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
         if self.drain.state is not State.SERVING:
             return None
-        return super().buildProtocol(addr)
-
-    def wrap(self, inner: IProtocol) -> IProtocol:
-        return attended(accountable(inner), self.drain)
+        inner: IProtocol | None
+        inner = self.inner.buildProtocol(addr)  # type: ignore[arg-type]
+        if inner is None:
+            return None
+        owing = inner if IOwing.providedBy(inner) else accountable(inner)
+        return attended(owing, self.drain)

@@ -103,10 +103,10 @@ class GateTests(_GateTests):
         gate = Gate(self.clock, most=2)
         for number in range(2):
             self.assertIsNone(gate.refusal(address(f"192.0.2.{number}")))
-            gate.enter(address(f"192.0.2.{number}"))
+            gate.attendant(address(f"192.0.2.{number}")).made(None)
         self.assertEqual(gate.refusal(address("192.0.2.9")), "most")
         self.assertEqual(gate.refusal(UNIXAddress(None)), "most")
-        gate.leave(address("192.0.2.0"))
+        gate.attendant(address("192.0.2.0")).lost(None)
         self.assertIsNone(gate.refusal(UNIXAddress(None)))
         self.assertEqual(gate.connected, 1)
         self.assertEqual(gate.refused, {"most": 2})
@@ -117,9 +117,9 @@ class GateTests(_GateTests):
         for host in ("192.0.2.1", "192.0.2.2"):
             for _ in range(2):
                 self.assertIsNone(gate.refusal(address(host)))
-                gate.enter(address(host))
+                gate.attendant(address(host)).made(None)
             self.assertEqual(gate.refusal(address(host)), "most per peer")
-        gate.leave(address("192.0.2.1"))
+        gate.attendant(address("192.0.2.1")).lost(None)
         self.assertIsNone(gate.refusal(address("192.0.2.1")))
         self.assertEqual(gate.refusal(address("192.0.2.2")), "most per peer")
         self.assertEqual(gate.connected, 3)
@@ -127,8 +127,8 @@ class GateTests(_GateTests):
     def test_peers_of_ipv6(self) -> None:
         """The addresses of an IPv6 /64 are one peer; mapped ones are IPv4's."""
         gate = Gate(self.clock, most_per_peer=1)
-        gate.enter(address("2001:db8::1"))
-        gate.enter(address("::ffff:192.0.2.1"))
+        gate.attendant(address("2001:db8::1")).made(None)
+        gate.attendant(address("::ffff:192.0.2.1")).made(None)
         for host, expected in (
             ("2001:db8::1", "most per peer"),
             ("2001:db8::ffff:1:2", "most per peer"),
@@ -146,11 +146,11 @@ class GateTests(_GateTests):
         for unix in (UNIXAddress(None), UNIXAddress("/tmp/socket"), None):
             for _ in range(3):
                 self.assertIsNone(gate.refusal(unix))
-                gate.enter(unix)
+                gate.attendant(unix).made(None)
         self.assertEqual(gate.connected, 9)
         for unix in (UNIXAddress(None), UNIXAddress("/tmp/socket"), None):
             for _ in range(3):
-                gate.leave(unix)
+                gate.attendant(unix).lost(None)
         self.assertEqual(gate.connected, 0)
 
     def test_networks(self) -> None:
@@ -187,7 +187,7 @@ class GateTests(_GateTests):
         gate = Gate(
             self.clock, most=1, most_per_peer=1, allow="::/0", deny="192.0.2.0/24"
         )
-        gate.enter(peer)
+        gate.attendant(peer).made(None)
         self.assertEqual(gate.refusal(peer), "denied")
         gate.deny = Networks("deny")
         self.assertEqual(gate.refusal(peer), "not allowed")
@@ -231,7 +231,7 @@ class GateTests(_GateTests):
             if not comes:
                 if who in there:
                     there.remove(who)
-                    gate.leave(peer)
+                    gate.attendant(peer).lost(None)
                 continue
             if len(there) >= 6:
                 expected = "most"
@@ -241,11 +241,11 @@ class GateTests(_GateTests):
                 expected = None
             self.assertEqual(gate.refusal(peer), expected)
             if expected is None:
-                gate.enter(peer)
+                gate.attendant(peer).made(None)
                 there.append(who)
             self.assertEqual(gate.connected, len(there))
         groups = {each for each in there if each != "u"}
-        self.assertEqual(len(gate._of_peer), len(groups))
+        self.assertEqual(len(gate.of_peer), len(groups))
 
 
 class LogTests(_GateTests):
@@ -258,7 +258,7 @@ class LogTests(_GateTests):
     def test_at_once_and_then_now_and_then(self) -> None:
         """The first refusal is told at once, then how many, at most every 10 s."""
         gate = Gate(self.clock, most=1)
-        gate.enter(address("192.0.2.1"))
+        gate.attendant(address("192.0.2.1")).made(None)
         self.refuse(gate, 1000)
         words = "above 1 in all (--max-connections)."
         self.assertEqual(self.log.lines, [f"Refused 1 connection {words}"])
@@ -273,7 +273,7 @@ class LogTests(_GateTests):
         """Each reason is told, with its number and its option."""
         gate = Gate(self.clock, most_per_peer=2, allow="192.0.2.0/24", deny="192.0.2.9")
         for _ in range(2):
-            gate.enter(address("192.0.2.1"))
+            gate.attendant(address("192.0.2.1")).made(None)
         self.refuse(gate, 1, "192.0.2.9")
         self.refuse(gate, 2, "192.0.2.9")
         self.refuse(gate, 3, "::1")
