@@ -29,9 +29,11 @@ from sockproto.transports import unsent
 from sockproto.wire.framing import (
     DEFAULT_MAX_MESSAGE,
     LARGEST_MESSAGE,
+    Answering,
     Framing,
     Opening,
     frame,
+    no_answer,
 )
 from sockproto.wire.hello import (
     DEFAULT_ANSWER,
@@ -93,6 +95,7 @@ class HelloProtocol(StreamProtocol):
 
     _opening: Opening | None = None
     _conversation: HelloConversation
+    _at_once: Answering  # the answer, if nothing is before it
     _more = False  # is due, and waits for the others to have their turn
     _blocked = False  # by the transport: it is full of what it has to send
     _reading = True
@@ -104,6 +107,7 @@ class HelloProtocol(StreamProtocol):
 
     def _begin(self) -> None:
         factory = self.factory
+        self._at_once = no_answer
         # What was read and waits: when it is due, and the bytes.
         self._waiting: deque[tuple[float, bytes]] = deque()
         self.transport.registerProducer(self, True)
@@ -114,15 +118,24 @@ class HelloProtocol(StreamProtocol):
         if factory.greeting:
             self._send(frame(factory.framing, factory.greeting))
 
+    def dataReceived(self, data: bytes) -> None:
+        answer = self._at_once(data)
+        if answer is None:
+            super().dataReceived(data)
+        else:
+            self.bytes_received += len(data)
+            self.bytes_sent += len(answer)
+            self._write(answer)
+
+    def finish(self, reason: str) -> None:
+        self._at_once = no_answer
+        super().finish(reason)
+
     def _receive(self, data: bytes) -> None:
         if self._opening is not None:
             self._open(self._opening, data)
         elif self.factory.delay or self._waiting or self._blocked or self._more:
             self._wait(self.factory.clock.seconds(), data)
-        elif not self.factory.logs_messages and (
-            answer := self._conversation.answer_at_once(data)
-        ):
-            self._send(answer)
         else:
             self._conversation.receive_data(data)
             self._go_on()
@@ -178,8 +191,12 @@ class HelloProtocol(StreamProtocol):
             self._end(str(error))
         if self._finishing:
             return
-        if (self._more or self._waiting) and not self._blocked:
-            self._go_on_later()
+        if self._more or self._waiting:
+            self._at_once = no_answer
+            if not self._blocked:
+                self._go_on_later()
+        elif not (self._blocked or self.factory.delay or self.factory.logs_messages):
+            self._at_once = self._conversation.answer_at_once
         self._read_or_not()
 
     def _go_on_later(self) -> None:
@@ -267,6 +284,7 @@ class HelloProtocol(StreamProtocol):
 
     def pauseProducing(self) -> None:
         self._blocked = True
+        self._at_once = no_answer
         self._read_or_not()
 
     def resumeProducing(self) -> None:

@@ -11,6 +11,7 @@ messages, and would weigh 2 MiB.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
@@ -55,6 +56,14 @@ class Framing(Enum):
     NETSTRING = "netstring"
 
 
+Answering = Callable[[bytes], "bytes | None"]
+"""Answers a read that is one message; None where there is more to think of."""
+
+
+def no_answer(data: bytes) -> None:
+    """Stand where one stood that answered."""
+
+
 class Splitter(Protocol):
     """
     Cuts a byte stream into messages.
@@ -66,12 +75,13 @@ class Splitter(Protocol):
     def receive_eof(self) -> None:
         """Take the end of the stream; no `receive_data` after it."""
 
-    def only_message(self, data: bytes, /) -> bytes | None:
+    def answering(self, prefix: bytes, suffix: bytes, /, *, unless: bytes) -> Answering:
         """
-        Take the next bytes if they are one message, and nothing else is pending.
+        Have a function that takes the next bytes if they are one message.
 
-        None if that is not so, or not to be seen at a glance: give them to
-        `receive_data` then.
+        It returns the message between `prefix` and `suffix`. None if something
+        is pending, if it is the message `unless`, or if that they are one is not to
+        be seen at a glance: give them to `receive_data` then.
         """
 
     @property
@@ -108,11 +118,18 @@ class LineSplitter:
     def receive_eof(self) -> None:
         self._ended = True
 
-    def only_message(self, data: bytes, /) -> bytes | None:
-        if self._pending or data.find(b"\n") != len(data) - 1:
-            return None
-        line = data[:-1].removesuffix(b"\r")
-        return line if 0 < len(line) <= self._limit else None
+    def answering(self, prefix: bytes, suffix: bytes, /, *, unless: bytes) -> Answering:
+        pending, limit = self._pending, self._limit
+
+        def answer(data: bytes) -> bytes | None:
+            if pending or data.find(b"\n") != len(data) - 1:
+                return None
+            line = data[:-1].removesuffix(b"\r")
+            if line == unless or not 0 < len(line) <= limit:
+                return None
+            return prefix + line + suffix
+
+        return answer
 
     @property
     def pending(self) -> int:
@@ -163,8 +180,8 @@ class NetstringSplitter:
     def receive_eof(self) -> None:
         self._ended = True
 
-    def only_message(self, data: bytes, /) -> bytes | None:
-        return None
+    def answering(self, prefix: bytes, suffix: bytes, /, *, unless: bytes) -> Answering:
+        return no_answer
 
     @property
     def pending(self) -> int:
@@ -220,8 +237,15 @@ class ChunkSplitter:
     def receive_eof(self) -> None:
         pass
 
-    def only_message(self, data: bytes, /) -> bytes | None:
-        return data if not self._reads and 0 < len(data) <= self._limit else None
+    def answering(self, prefix: bytes, suffix: bytes, /, *, unless: bytes) -> Answering:
+        reads, limit = self._reads, self._limit
+
+        def answer(data: bytes) -> bytes | None:
+            if reads or data == unless or not 0 < len(data) <= limit:
+                return None
+            return prefix + data + suffix
+
+        return answer
 
     @property
     def pending(self) -> int:

@@ -14,9 +14,11 @@ from sockproto.errors import SettingError
 from sockproto.wire.framing import (
     CHUNK_SIZE,
     DEFAULT_MAX_MESSAGE,
+    Answering,
     Framing,
     Splitter,
     frame,
+    no_answer,
     splitter,
 )
 
@@ -119,7 +121,14 @@ class HelloConversation:
 
     Feed it with `receive_data` and `receive_eof`; after each, call `next_event`
     until it returns None. It can be left between two events and resumed.
+
+    Attributes:
+        answer_at_once: takes the next bytes if they are one name, and answers it,
+            framed. None if that is not so, or not to be seen at a glance: give
+            them to `receive_data` then.
     """
+
+    answer_at_once: Answering
 
     def __init__(
         self,
@@ -131,8 +140,10 @@ class HelloConversation:
         self._framing = framing
         self._answer = answer
         self._splitter: Splitter = splitter(framing, max_name)
-        self._prefix = answer.prefix
-        self._suffix = answer.suffix + (b"\n" if framing is Framing.LINE else b"")
+        suffix = answer.suffix + (b"\n" if framing is Framing.LINE else b"")
+        self.answer_at_once = self._splitter.answering(
+            answer.prefix, suffix, unless=EXIT
+        )
         self._input_ended = False
         self._over = False
 
@@ -145,20 +156,6 @@ class HelloConversation:
         """Take the next bytes of the stream; in chunk framing, one read."""
         if not self._over:
             self._splitter.receive_data(data)
-
-    def answer_at_once(self, data: bytes) -> bytes | None:
-        """
-        Take the next bytes if they are one name, and answer it, framed.
-
-        None if that is not so, or not to be seen at a glance: give them to
-        `receive_data` then.
-        """
-        if self._over:
-            return None
-        name = self._splitter.only_message(data)
-        if name is None or name == EXIT:
-            return None
-        return self._prefix + name + self._suffix
 
     def receive_eof(self) -> None:
         """Take the end of the client's input."""
@@ -179,12 +176,16 @@ class HelloConversation:
         if name is None:
             if not self._input_ended:
                 return None
-            self._over = True
+            self._end()
             return Ended()
         if name == EXIT:
-            self._over = True
+            self._end()
             return Exited()
         return Named(name, frame(self._framing, self._answer.to(name)))
+
+    def _end(self) -> None:
+        self._over = True
+        self.answer_at_once = no_answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -426,7 +426,7 @@ class OnlyMessageTests(SynchronousTestCase):
         short, long = splitter(framing, limit), splitter(framing, limit)
         if before:
             short.receive_data(before)
-        message = short.only_message(data)
+        message = short.answering(b"", b"", unless=b"exit")(data)
         if message is not None:
             self.assertFalse(before)
             self.assertEqual(split(long, [data], eof=False), ([message], None))
@@ -435,5 +435,7 @@ class OnlyMessageTests(SynchronousTestCase):
 
     def test_taken(self) -> None:
         """It is there for what clients send one at a time."""
-        self.assertEqual(splitter(Framing.LINE, 9).only_message(b"Bob\r\n"), b"Bob")
-        self.assertEqual(splitter(Framing.CHUNK, 9).only_message(b"Bob"), b"Bob")
+        for framing, read in ((Framing.LINE, b"Bob\r\n"), (Framing.CHUNK, b"Bob")):
+            answer = splitter(framing, 9).answering(b"<", b">", unless=b"exit")
+            self.assertEqual(answer(read), b"<Bob>")
+            self.assertIsNone(answer(read.replace(b"Bob", b"exit")))
