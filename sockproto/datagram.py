@@ -141,21 +141,18 @@ class ServiceDatagramProtocol(DatagramProtocol):
             answer = self._answer(datagram)
             if answer is None:
                 self.dropped["no name"] += 1
-            else:
-                self._send(answer, addr)
+                return
+            try:
+                self.transport.write(answer, addr)
+            except MessageLengthError:
+                self.dropped["too large"] += 1
+            except OSError:
+                # The kernel's buffer is full, a firewall or a route is in the way.
+                # UDP may lose datagrams; so does this one.
+                self.dropped["not sent"] += 1
 
     def _answer(self, datagram: bytes) -> bytes | None:
         raise NotImplementedError
-
-    def _send(self, answer: bytes, addr: tuple[str, int]) -> None:
-        try:
-            self.transport.write(answer, addr)
-        except MessageLengthError:
-            self.dropped["too large"] += 1
-        except OSError:
-            # The kernel's buffer is full, a firewall or a route is in the way.
-            # UDP may lose datagrams; so does this one.
-            self.dropped["not sent"] += 1
 
 
 class HelloDatagramProtocol(ServiceDatagramProtocol):
