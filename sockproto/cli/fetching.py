@@ -33,6 +33,8 @@ from sockproto.wire.request import method_of
 from sockproto.wire.response import BodyFraming
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sockproto.fetching.asking import Header
     from sockproto.wire.response import HeadCame
 
@@ -122,13 +124,25 @@ class _Body:
             self._total = head.length
 
     def write(self, data: bytes) -> None:
-        self.size += len(data)
         if self.saving is not None:
             self.saving.write(data)
         else:
             self._stdout.write(data)
+        self._took(len(data))
+
+    @property
+    def splice(self) -> Callable[[int, int], None] | None:
+        return None if self.saving is None else self._splice
+
+    def _splice(self, pipe: int, size: int) -> None:
+        assert self.saving is not None
+        self.saving.splice(pipe, size)
+        self._took(size)
+
+    def _took(self, size: int) -> None:
+        self.size += size
         if self._bar is not None:
-            self._bar.update(len(data))
+            self._bar.update(size)
         elif time.monotonic() >= self._bar_due:
             self._show_bar()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from sockproto.errors import CannotWrite
+from sockproto.fetching.splicing import take_out
 
 if TYPE_CHECKING:
     from sockproto.wire.response import HeadCame
@@ -88,6 +89,19 @@ class Saving:
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) or 0 :]
+        except OSError as error:
+            raise self._cannot(error) from error
+
+    def splice(self, pipe: int, size: int) -> None:
+        """
+        Take the next bytes of the body out of a pipe.
+
+        Raises:
+            CannotWrite: as `write` does.
+        """
+        assert self._file is not None, "begin() comes first"
+        try:
+            take_out(pipe, size, self._file)
         except OSError as error:
             raise self._cannot(error) from error
 

@@ -75,6 +75,15 @@ class Exchange:
         """What came, in the same read, behind the end of the response."""
         return self._reader.behind
 
+    @property
+    def plain_left(self) -> int:
+        """Bytes of the body that come next for certain, and are handed out as such."""
+        return 0 if self._decoder is not None else self._reader.plain_left
+
+    def skip(self, size: int) -> None:
+        """So many bytes of `plain_left` were taken off the connection by another."""
+        self._reader.skip(size)
+
     def next_event(self) -> Event | None:
         """
         Hand out what happened next; None if that needs more bytes.

@@ -206,6 +206,7 @@ class ResponseReader:
         self._anything = False
         self._head_bytes = 0
         self._body_bytes = 0
+        self._left = 0  # of a body, or a chunk, of known size
         self._reading = self._response()
         self._over = False
         self.ended = False
@@ -225,6 +226,17 @@ class ResponseReader:
     def behind(self) -> bytes:
         """What came, in the same read, behind the end of the response."""
         return self._data[self._at :] if self.ended else b""
+
+    @property
+    def plain_left(self) -> int:
+        """Bytes of the body that come next for certain, all else being handed out."""
+        return self._left if self._at == len(self._data) else 0
+
+    def skip(self, size: int) -> None:
+        """So many bytes of `plain_left` were taken off the connection by another."""
+        assert size <= self.plain_left
+        self._left -= size
+        self._body_bytes += size
 
     def next_event(self) -> Event | None:
         """
@@ -331,10 +343,11 @@ class ResponseReader:
                 yield None
 
     def _by_length(self, size: int, promised: int | None) -> _Reading:
-        while size:
+        self._left = size
+        while self._left:
             if self._at < len(self._data):
-                came = self._take(size)
-                size -= len(came.data)
+                came = self._take(self._left)
+                self._left -= len(came.data)
                 yield came
             elif self._eof:
                 raise BodyCutShort(self._body_bytes, promised)

@@ -203,6 +203,52 @@ class ChoppingTests(SynchronousTestCase):
         raw=True,
         method="GET",
     )
+    def test_skipping_changes_nothing(  # noqa: PLR0913, PLR0917
+        self,
+        stream: bytes,
+        cuts: list[int],
+        limits: Limits,
+        eof: bool,
+        raw: bool,
+        method: str,
+    ) -> None:
+        """What is taken past the reader is what it would have handed out."""
+        reader = ResponseReader(method, limits=limits, raw=raw)
+        events: list[Heard] = []
+        try:
+            for read in chop(stream, cuts):
+                size = min(reader.plain_left, len(read))
+                if size:
+                    reader.skip(size)
+                    before = events.pop() if isinstance(events[-1], bytes) else b""
+                    events.append(before + read[:size])  # type: ignore[operator]
+                    hear(reader, events)
+                reader.receive_data(read[size:])
+                hear(reader, events)
+            if eof:
+                reader.receive_eof()
+            hear(reader, events)
+        except SockprotoError as error:
+            events.append(Refusal(type(error), str(error)))
+        expected = heard([stream], eof=eof, limits=limits, raw=raw, method=method)
+        self.assertEqual(events, expected)
+
+    @given(
+        stream=STREAMS,
+        cuts=CUTS,
+        limits=LIMITS,
+        eof=st.booleans(),
+        raw=st.booleans(),
+        method=st.sampled_from(["GET", "GET", "HEAD"]),
+    )
+    @example(
+        stream=CHUNKED + chunk(b"abc") + b"0\r\n\r\n",
+        cuts=[50, 51, 52],
+        limits=DEFAULT_LIMITS,
+        eof=False,
+        raw=True,
+        method="GET",
+    )
     def test_chopping_changes_nothing(  # noqa: PLR0913, PLR0917
         self,
         stream: bytes,
