@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from sockproto.uvreactor.reactor import UvloopReactor
     from sockproto.uvreactor.tcp import Port
 
-__all__ = ["NOBODY", "Connection", "Logged", "address_of"]
+__all__ = ["BUFFER_SIZE", "NOBODY", "Connection", "Logged", "address_of"]
 
 BUFFER_SIZE = 65_536
 """Bytes unsent above which a producer is paused; it goes on when all are sent."""
@@ -739,12 +739,13 @@ class _InPieces:
     """
     A connection as uvloop sees it that is to read little at a time.
 
-    As `asyncio.BufferedProtocol` has it; all else is the connection's.
+    As `asyncio.BufferedProtocol` has it; all else is the connection's. The reactor's
+    connections share a buffer: from `get_buffer` to `buffer_updated` it has one user.
     """
 
     def __init__(self, connection: Connection, size: int) -> None:
         self._connection = connection
-        self._buffer = memoryview(bytearray(size))
+        self._buffer = connection.reactor.buffer[:size]
         self.eof_received = connection.eof_received
         self.connection_lost = connection.connection_lost
         self.pause_writing = connection.pause_writing

@@ -27,7 +27,7 @@ from twisted.internet.process import reapAllProcesses
 from twisted.python import context
 from twisted.python.failure import Failure
 
-from sockproto.uvreactor.connection import Connection
+from sockproto.uvreactor.connection import BUFFER_SIZE, Connection
 from sockproto.uvreactor.tcp import Connector, Port
 from sockproto.uvreactor.udp import DatagramPort
 
@@ -70,6 +70,7 @@ class UvloopReactor(AsyncioSelectorReactor):
     Attributes:
         loop: the loop, which asyncio's libraries may use beside Twisted's.
         log_contexts: the stack of log contexts of the thread that runs it.
+        buffer: where what is read in pieces comes to.
         kept: what has to be closed when the reactor ends, beside Twisted's readers.
         something_is_due: there may be calls that were put off to the next turn.
 
@@ -93,6 +94,7 @@ class UvloopReactor(AsyncioSelectorReactor):
             asyncio.set_event_loop(loop)
         self.loop = loop
         self.kept = set()
+        self.buffer = memoryview(bytearray(BUFFER_SIZE))
         self._take_log_contexts()
         super().__init__(loop)
         loop.set_exception_handler(self._loop_complains)

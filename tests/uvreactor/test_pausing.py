@@ -147,5 +147,38 @@ class EarlyEndContract(Contract):
             await port.stopListening()
 
 
+class PiecesContract(Contract):
+    @in_reactor
+    async def test_small_reads(self) -> None:
+        """Several who read little at a time each have their own bytes."""
+        sizes = {b"a": 1_000, b"b": 3, b"c": 65_535}
+        built: list[tuple[Notes, list[int]]] = []
+
+        def build() -> Notes:
+            size = list(sizes.values())[len(built)]
+            reads: list[int] = []
+            notes = Notes(
+                connectionMade=lambda p: setattr(p.transport, "bufferSize", size),
+                dataReceived=lambda _, data: reads.append(len(data)),
+            )
+            built.append((notes, reads))
+            return notes
+
+        port = self.listen(build)
+        peers = []
+        for _ in sizes:
+            peers.append(self.peer_of(port))
+            await self.until(lambda: len(built) == len(peers))
+        for _ in range(3):
+            for peer, letter in zip(peers, sizes, strict=True):
+                peer.send(letter * 10_000)
+        for (notes, reads), (letter, size) in zip(built, sizes.items(), strict=True):
+            await self.until(lambda notes=notes: len(notes.received) == 30_000)
+            self.assertEqual(notes.received, letter * 30_000)
+            self.assertLessEqual(max(reads), size)
+            notes.transport.abortConnection()
+        await port.stopListening()
+
+
 globals().update(on_both_sides(PausingContract))
-globals().update(on_both(EarlyEndContract))
+globals().update(on_both(EarlyEndContract, PiecesContract))
