@@ -85,6 +85,15 @@ except SystemExit:
 }
 
 STREAMS = {
+    "sockproto.uvreactor": """
+from sockproto.uvreactor import install
+reactor = install()
+from sockproto import fetch
+reactor.callWhenRunning(
+    lambda: fetch(reactor, url, to=out).addBoth(lambda _: reactor.stop())
+)
+reactor.run()
+""",
     "requests": """
 import requests
 with requests.get(url, stream=True) as answer, open(out, "wb") as file:
@@ -203,7 +212,7 @@ def large(url: str, folder: Path, rounds: int) -> None:
         ]
         wall, cpu, peak = (statistics.median(c) for c in zip(*rows, strict=True))
         print(
-            f"{name:10} {cpu:7.3f} {statistics.median(ratios):6.2f}"
+            f"{name:20} {cpu:7.3f} {statistics.median(ratios):6.2f}"
             f" {wall:7.3f} {peak:7.1f}"
         )
 
