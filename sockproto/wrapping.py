@@ -258,7 +258,10 @@ class ConnectionWrapper(Layer):
         outer = self.transport
         if isinstance(outer, ConnectionWrapper):
             outer.inner_changed()
-        elif getattr(type(outer), "protocol", None) and outer.protocol is self:
+        elif (
+            getattr(type(outer), "protocol", None)
+            and getattr(outer, "protocol", None) is self
+        ):
             outer.protocol = self  # it may have kept what we were before
 
     # IOwing, of those that have it

@@ -24,7 +24,7 @@ from sockproto.errors import (
     SockprotoError,
     TimedOut,
 )
-from sockproto.fetching.splicing import SMALLEST, Splicing, splicing_from
+from sockproto.fetching.splicing import SMALLEST, Splicing, Told, splicing_from
 from sockproto.reporting import describe_address
 from sockproto.transports import innermost, unsent
 from sockproto.wire.response import (
@@ -70,10 +70,21 @@ class SplicedSink(Sink, Structure):
 
     Attributes:
         splice: takes so many next bytes of the body out of this pipe, all of them
-            (splice(2)). None if it does not want them so.
+            (splice(2)). None if it does not want them so. It counts where the class
+            that has it is the one that has `write`.
     """
 
     splice: Callable[[int, int], None] | None
+
+
+def _takes_pipes(sink: Sink | None) -> bool:
+    """Tell whether it has `splice`, and no subclass that knows of `write` alone."""
+    for kind in type(sink).__mro__:
+        if "write" in vars(kind) or "splice" in vars(kind):
+            return {"write", "splice"} <= vars(kind).keys() and getattr(
+                sink, "splice", None
+            ) is not None
+    return False
 
 
 class FetchObserver(Observer):
@@ -220,13 +231,15 @@ class FetchProtocol(ClientStream):
     def _splice(self) -> None:
         if self._paused or self._failure is not None:
             return
-        if getattr(self._sink, "splice", None) is not None:
-            self._splicing = splicing_from(
-                self.transport,
+        if _takes_pipes(self._sink):
+            told = Told(
                 self._plain_left,
                 self._spliced,
                 self._spliced_to_the_end,
+                self._not_spliced,
+                self._lost_while_spliced,
             )
+            self._splicing = splicing_from(self.transport, told)
         if self._splicing is None:
             self._splices = False
         else:
@@ -259,6 +272,17 @@ class FetchProtocol(ClientStream):
             self.abort(error)
         else:
             self.transport.resumeProducing()  # so it sees the end
+
+    def _not_spliced(self) -> None:
+        self._splices = False
+        self._stop_splicing()
+        self.transport.resumeProducing()
+
+    def _lost_while_spliced(self, reason: Failure) -> None:
+        # It was paused, and so the reactor does not tell it.
+        transport: Any = self.transport
+        self._stop_splicing()
+        transport.connectionLost(reason)
 
     def _stop_splicing(self) -> None:
         if self._splicing is not None:

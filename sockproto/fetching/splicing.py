@@ -14,29 +14,59 @@ import errno
 import os
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from zope.interface import implementer
 
 from sockproto.errors import ConnectionWasReset
-from sockproto.transports import passes_half_close
+from sockproto.transports import innermost, passes_half_close
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.python.failure import Failure
 
-__all__ = ["SMALLEST", "Splicing", "splicing_from", "take_out"]
+__all__ = ["SMALLEST", "Splicing", "Told", "splicing_from", "take_out"]
 
 SMALLEST = 1 << 20
 """Bytes of a rest from which it pays: with less, most of it was read already."""
 
-_NOT_BY_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-"""A file that cannot be spliced to (splice(2)): a terminal, one that is appended to."""
+_NOT_BY_SPLICE = (
+    errno.EACCES,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+)
+"""
+A file that cannot be spliced to (splice(2)), as a terminal or one that is appended to;
+or a kernel, or a filter of system calls (seccomp(2)), that has no such thing.
+"""
 
 PIPE_SIZE = 1 << 20
 """Bytes; an unprivileged process may ask for no more (pipe(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """
+    Who is told of a splicing.
+
+    Attributes:
+        wanted: tells how many bytes more there are to move.
+        moved: takes so many bytes out of that pipe.
+        ended: is told that the peer has ended its output, or why it is lost.
+        refused: is told that this kernel does not do it; nothing was taken.
+        lost: is told why the reactor lets go of it.
+    """
+
+    wanted: Callable[[], int]
+    moved: Callable[[int, int], None]
+    ended: Callable[[ConnectionWasReset | None], None]
+    refused: Callable[[], None]
+    lost: Callable[[Failure], None]
 
 
 @implementer(IReadDescriptor)
@@ -49,23 +79,12 @@ class Splicing:
     Args:
         reactor: tells when there is something.
         handle: the socket; it is read by nobody else meanwhile.
-        wanted: tells how many bytes more there are to move.
-        moved: takes so many bytes out of that pipe.
-        ended: is told that the peer has ended its output, or why it is lost.
+        told: is told of it.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        handle: socket.socket,
-        wanted: Callable[[], int],
-        moved: Callable[[int, int], None],
-        ended: Callable[[ConnectionWasReset | None], None],
-    ) -> None:
+    def __init__(self, reactor: Any, handle: socket.socket, told: Told) -> None:
         self._reactor = reactor
-        self._wanted = wanted
-        self._moved = moved
-        self._ended = ended
+        self._told = told
         self._out, self._in = os.pipe()
         self._socket = -1
         try:
@@ -84,21 +103,28 @@ class Splicing:
 
     def doRead(self) -> None:
         try:
-            size = os.splice(self._socket, self._in, min(self._wanted(), PIPE_SIZE))
+            size = os.splice(
+                self._socket, self._in, min(self._told.wanted(), PIPE_SIZE)
+            )
         except BlockingIOError:
             return
         except OSError as error:
+            if error.errno in _NOT_BY_SPLICE:
+                self._told.refused()
+                return
             words = (error.strerror or str(error)).lower()
-            self._ended(ConnectionWasReset(words))
+            self._told.ended(ConnectionWasReset(words))
             return
         if size:
-            self._moved(self._out, size)
+            self._told.moved(self._out, size)
         else:
-            self._ended(None)
+            self._told.ended(None)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor ends; the transport is told, too."""
-        self.close()
+        """The reactor ends, for one; it does not know that the transport is ours."""
+        if self._socket >= 0:
+            self.close()
+            self._told.lost(reason)
 
     def pause(self) -> None:
         """Move nothing, for now."""
@@ -127,11 +153,11 @@ def _enlarge(pipe: int) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
 
 
-def splicing_from(transport: Any, *told: Any) -> Splicing | None:
+def splicing_from(transport: Any, told: Told) -> Splicing | None:
     """
     Have what splices from this transport's socket; None where that cannot be.
 
-    Pause the transport before it is begun. `told` are the functions of `Splicing`.
+    Pause the transport before it is begun.
     """
     reactor = getattr(transport, "reactor", None)
     handle = getattr(transport, "getHandle", lambda: None)()
@@ -139,11 +165,12 @@ def splicing_from(transport: Any, *told: Any) -> Splicing | None:
         hasattr(os, "splice")
         and IReactorFDSet.providedBy(reactor)
         and isinstance(handle, socket.socket)
+        and innermost(transport) is transport
         and passes_half_close(transport)
     ):
         return None
     try:
-        return Splicing(reactor, handle, *told)
+        return Splicing(reactor, handle, told)
     except OSError:  # no descriptors are left
         return None
 

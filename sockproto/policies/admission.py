@@ -92,14 +92,33 @@ class Gate:
     ) -> None:
         self.most = _bound("most", most)
         self.most_per_peer = _bound("most_per_peer", most_per_peer)
-        self.allow = Networks("allow", allow)
+        self._allow = Networks("allow", allow)
         self.deny = Networks("deny", deny)
-        self._lists = bool(self.allow) or bool(self.deny)
         self.connected = 0
         self.refused: Counter[str] = Counter()
         self.of_peer: Counter[bytes] = Counter()
         self._logs = choice("log", Log, log) is not Log.NONE
         self._told = Occasional(checked_clock("clock", clock), self._tell)
+
+    @property
+    def allow(self) -> Networks:
+        """The networks whose peers may come; all if it has none."""
+        return self._allow
+
+    @allow.setter
+    def allow(self, networks: Networks) -> None:
+        self._allow = networks
+        self._lists = bool(self._allow) or bool(self._deny)
+
+    @property
+    def deny(self) -> Networks:
+        """The networks whose peers may not, also if they are allowed."""
+        return self._deny
+
+    @deny.setter
+    def deny(self, networks: Networks) -> None:
+        self._deny = networks
+        self._lists = bool(self._allow) or bool(self._deny)
 
     def refusal(self, address: IAddress | None) -> str | None:
         """

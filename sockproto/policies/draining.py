@@ -96,9 +96,6 @@ class Drain(Watched):
         super().__init__(State.SERVING)
         self.clock = checked_clock("clock", clock)
         self.connections: set[IOwing] = set()
-        # As `Attendant` has it; while it serves, they cost no more than that.
-        self.made: Callable[[IOwing], None] = self.connections.add
-        self.gone: Callable[[IOwing], None] = self.connections.discard
         self._waiters: list[Deferred[None]] = []
         self._seconds = self._deadline = 0.0
         self._next: IDelayedCall | None = None
@@ -131,7 +128,6 @@ class Drain(Watched):
         if self.state is State.SERVING:
             self._seconds = seconds
             self._deadline = self.clock.seconds() + seconds
-            self.gone = self._gone
             self._enter(State.DRAINING)
             self._look()
         return waiter
@@ -142,7 +138,6 @@ class Drain(Watched):
         if self.state is State.STOPPED:
             self._quiet_since.clear()
             self._finished.clear()
-            self.gone = self.connections.discard
             self._enter(State.SERVING)
 
     def _look(self) -> None:
@@ -210,15 +205,21 @@ class Drain(Watched):
         for waiter in waiters:
             waiter.callback(None)
 
+    def made(self, connection: IOwing) -> None:
+        """One of our factories has a new connection."""
+        self.connections.add(connection)
+
     def lost(self, connection: IOwing) -> None:
         """It is lost; it is there until its protocol was told."""
 
-    def _gone(self, connection: IOwing) -> None:
+    def gone(self, connection: IOwing) -> None:
+        """A connection is gone, and its protocol was told."""
         self.connections.discard(connection)
-        self._quiet_since.pop(connection, None)
-        self._finished.discard(connection)
-        if self.state is State.DRAINING and not self.connections:
-            self._stop()
+        if self._waiters:  # it drains
+            self._quiet_since.pop(connection, None)
+            self._finished.discard(connection)
+            if not self.connections:
+                self._stop()
 
 
 def _debt_of(connection: IOwing) -> Debt:

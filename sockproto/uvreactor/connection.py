@@ -162,6 +162,7 @@ class Connection(Logged):
     _reason: Failure | None = None
     _spent = 0  # bytes that a producer has written in this turn
     _under_tls: _UnderTLS
+    _was: type = Protocol  # whose it was
     _write_disconnected = False
     _write_disconnecting = False
 
@@ -357,8 +358,19 @@ class Connection(Logged):
             self._tell(producer.stopProducing)
         self._tell(self._protocol.connectionLost, reason)
         # It is not held any more, nor are we by ourselves: no garbage is left.
+        self._was = type(self._protocol)
         self._protocol = NOBODY
+        self._steady = False
         self.data_received = _ignore
+
+    def _prefix(self) -> str:
+        """How the log names the protocol, or that which it was."""
+        protocol = self._protocol
+        if protocol is NOBODY:
+            return self._was.__name__
+        if ILoggingContext.providedBy(protocol):
+            return protocol.logPrefix()
+        return type(protocol).__name__
 
     def _tell(self, told: Any, *args: object) -> None:
         """Call the protocol's side; what it raises ends the connection."""
@@ -383,7 +395,9 @@ class Connection(Logged):
 
     @property
     def protocol(self) -> Any:
-        """Who is told what comes; another may take over."""
+        """Who is told what comes; another may take over. None has it after the loss."""
+        if self.disconnected and self._protocol is NOBODY:
+            raise AttributeError("protocol")
         return self._protocol
 
     @protocol.setter

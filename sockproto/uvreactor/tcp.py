@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectError, UserError
-from twisted.internet.interfaces import ILoggingContext
+from twisted.internet.protocol import Protocol
 from twisted.python import log
 from twisted.python.failure import Failure
 
@@ -65,10 +65,10 @@ class ServerConnection(Connection):
         return self.getPeer().host
 
     def logPrefix(self) -> str:
-        return f"{_prefix(self._protocol)},{self.sessionno},{self.hostname}"
+        return f"{self._prefix()},{self.sessionno},{self.hostname}"
 
     def __repr__(self) -> str:
-        name = type(self._protocol).__name__
+        name = (self._was if self.disconnected else type(self._protocol)).__name__
         return f"<{name} #{self.sessionno} on {self.getHost().port}>"
 
 
@@ -155,18 +155,12 @@ class ClientConnection(Connection):
             self.connector.connectionLost(reason)
 
     def logPrefix(self) -> str:
-        if self._protocol is NOBODY:
+        if self._protocol is NOBODY and self._was is Protocol:
             return "Uninitialized"
-        return f"{_prefix(self._protocol)},client"
+        return f"{self._prefix()},client"
 
     def __repr__(self) -> str:
         return f"<{type(self)} to {self.addr} at {id(self):x}>"
-
-
-def _prefix(protocol: object) -> str:
-    if ILoggingContext.providedBy(protocol):
-        return protocol.logPrefix()
-    return type(protocol).__name__
 
 
 def _backlog_of(listening: socket.socket) -> int:

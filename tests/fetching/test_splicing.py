@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
 
 from sockproto.connecting import connect
@@ -22,11 +23,13 @@ from sockproto.errors import (
     BodyCutShort,
     CannotWrite,
     ConnectionWasReset,
+    PeerError,
     TimedOut,
 )
 from sockproto.fetching import FetchObserver, FetchProtocol, Response, fetch
 from sockproto.fetching.splicing import SMALLEST, take_out
 from sockproto.wire.exchange import Exchange
+from sockproto.wrapping import ConnectionWrapper
 from tests.fetching.fakes import REQUEST
 from tests.uvreactor.cases import Contract, Peer, in_reactor, on_both
 
@@ -194,6 +197,73 @@ class SplicingContract(Contract):
         with self.assertRaises(CancelledError):
             await fetched
         self.assertEqual(await peer.end(), "reset")
+
+    @in_reactor
+    async def test_reactor_ends(self) -> None:
+        """It ends with its reactor, and what came is kept."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        place = Path(folder.name) / "body"
+        fetched = self.begin(place)
+        await self.answered(HEAD, BODY[:-1])
+        await self.turns()
+        self.reactor.disconnectAll()
+        with self.assertRaises(PeerError):
+            await fetched
+        kept = place.with_name("body.part").read_bytes()
+        self.assertEqual(kept, BODY[: len(kept)])
+
+    @in_reactor
+    async def test_knows_of_write_alone(self) -> None:
+        """A subclass that sees what is written sees all."""
+
+        class Counting(Basin):
+            seen = 0
+
+            def write(self, data: bytes) -> None:
+                self.seen += len(data)
+                super().write(data)
+
+        sink = Counting()
+        fetched = self.begin(sink)
+        await self.answered(HEAD, BODY)
+        await fetched
+        self.assertEqual((sink.seen, sink.body), (len(BODY), BODY))
+
+    @in_reactor
+    async def test_wrapped(self) -> None:
+        """So does a wrapper around the protocol."""
+
+        class Counting(ConnectionWrapper):
+            seen = 0
+
+            def dataReceived(self, data: bytes) -> None:
+                self.seen += len(data)
+                super().dataReceived(data)
+
+        sink = Basin()
+        listener = self.raw_listener()
+        endpoint = TCP4ClientEndpoint(self.reactor, *listener.getsockname())
+        protocol = FetchProtocol(Exchange(REQUEST), lambda _: sink)
+        wrapper = Counting(None, protocol)
+        await endpoint.connect(Factory.forProtocol(lambda: wrapper))  # type: ignore[arg-type]
+        await self.say(await self.accept_from(listener), HEAD + BODY)
+        await protocol.done
+        self.assertEqual((wrapper.seen, sink.body), (len(HEAD + BODY), BODY))
+
+    @in_reactor
+    async def test_not_here(self) -> None:
+        """Where the kernel refuses it, the body is read."""
+
+        def refuses(*_: object) -> None:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        self.patch(os, "splice", refuses)
+        sink = Basin()
+        fetched = self.begin(sink)
+        await self.answered(HEAD, BODY)
+        await fetched
+        self.assertEqual((sink.body, sink.ways), (BODY, ["written"]))
 
     @in_reactor
     async def test_refused(self) -> None:

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
 
+from sockproto.echo import EchoFactory, EchoProtocol
 from tests.uvreactor.cases import (
     Contract,
     HalfCloseable,
@@ -470,6 +472,42 @@ class AcceptingContract(Contract):
         await port.stopListening()
 
 
+class GoneContract(SideContract):
+    @in_reactor
+    async def test_names(self) -> None:
+        """The log still knows whose it was; the transport has no protocol any more."""
+        protocol = Notes()
+        peer = await self.connection(protocol)
+        transport = protocol.transport
+        before = transport.logPrefix()
+        peer.close()
+        await self.lost(protocol)
+        self.assertEqual(transport.logPrefix(), before)
+        self.assertIn("Notes", before)
+        self.assertFalse(hasattr(transport, "protocol"))
+
+    @in_reactor
+    async def test_another_protocol(self) -> None:
+        """Who takes over too late is not told anything."""
+        protocol: Any = connected_echo()
+        late = Notes()
+        peer = await self.connection(protocol)
+        transport = protocol.transport
+        peer.close()
+        await self.until(lambda: not protocol.factory.connections)
+        transport.protocol = late
+        transport.loseConnection()
+        await self.turns()
+        self.assertEqual(late.happened, [])
+
+
+def connected_echo() -> EchoProtocol:
+    """A steady receiver that has `happened`, too."""
+    protocol: Any = EchoFactory(Clock(), log="none").buildProtocol(None)
+    protocol.happened = protocol.factory.connections
+    return cast("EchoProtocol", protocol)
+
+
 class GarbageContract(Contract):
     @in_reactor
     async def test_no_garbage(self) -> None:
@@ -490,5 +528,7 @@ class GarbageContract(Contract):
         await port.stopListening()
 
 
-globals().update(on_both_sides(ClosingContract, AbortingContract, HalfClosingContract))
+globals().update(
+    on_both_sides(ClosingContract, AbortingContract, HalfClosingContract, GoneContract)
+)
 globals().update(on_both(GarbageContract, AcceptingContract))
