@@ -246,7 +246,7 @@ class SplicingContract(Contract):
         endpoint = TCP4ClientEndpoint(self.reactor, *listener.getsockname())
         protocol = FetchProtocol(Exchange(REQUEST), lambda _: sink)
         wrapper = Counting(None, protocol)
-        await endpoint.connect(Factory.forProtocol(lambda: wrapper))  # type: ignore[arg-type]
+        await endpoint.connect(Factory.forProtocol(lambda: wrapper))
         await self.say(await self.accept_from(listener), HEAD + BODY)
         await protocol.done
         self.assertEqual((wrapper.seen, sink.body), (len(HEAD + BODY), BODY))

@@ -181,6 +181,15 @@ class GateTests(_GateTests):
             seen = tuple(gate.refusal(peer) for peer in peers)
             self.assertEqual(seen, expected, (allow, deny))
 
+    def test_networks_set_later(self) -> None:
+        """A gate that had no networks minds those that it is given."""
+        for name, seen in (("deny", "denied"), ("allow", "not allowed")):
+            gate = Gate(self.clock)
+            self.assertIsNone(gate.refusal(address("10.0.0.1")))
+            network = "10.0.0.0/8" if name == "deny" else "192.0.2.0/24"
+            setattr(gate, name, Networks(name, network))
+            self.assertEqual(gate.refusal(address("10.0.0.1")), seen)
+
     def test_reasons_in_order(self) -> None:
         """Networks are asked before numbers, and denied ones first."""
         peer = address("192.0.2.1")
