@@ -140,7 +140,11 @@ class HelloProtocol(StreamProtocol):
             self._conversation.receive_data(data)
             self._go_on()
 
-    def _input_over(self) -> None:
+    def readConnectionLost(self) -> None:
+        if self._close is not None:
+            super().readConnectionLost()
+            return
+        self._input_ended = True  # and it may still be owed something
         if self._opening is not None:
             self._settle(self._opening, self._opening.receive_eof() or Framing.CHUNK)
         self._go_on()

@@ -11,6 +11,7 @@ peer, as `sockproto.closing` has it.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, ITCPTransport
@@ -39,8 +40,8 @@ class StreamProtocol(Protocol):
     """
     One connection of a stream service; the service's own part is in a subclass.
 
-    Subclasses override `_begin`, `_receive`, `_input_over` and `_lost`, write
-    with `_send`, and end with `finish`.
+    Subclasses override `_begin`, `_receive` and `_lost`, write with `_send`, and end
+    with `finish`.
     """
 
     transport: StreamTransport  # type: ignore[assignment]
@@ -71,13 +72,15 @@ class StreamProtocol(Protocol):
         if factory.logs_connections:
             self._began = factory.clock.seconds()
             log.info("Accept new connection from {peer}...", peer=self.peer)
-        if ITCPTransport.providedBy(self.transport):
-            # An answer is small and final: Nagle's delay would only hold it up.
-            try:  # noqa: SIM105 - each connection comes here, and pays
-                self.transport.setTcpNoDelay(True)
-            except OSError:  # a unix socket, or the peer has gone
-                pass
+        if not getattr(self.transport, "no_delay", False):
+            self._send_at_once()
         self._begin()
+
+    def _send_at_once(self) -> None:
+        # An answer is small and final: Nagle's delay would only hold it up.
+        if ITCPTransport.providedBy(self.transport):
+            with suppress(OSError):  # a unix socket, or the peer has gone
+                self.transport.setTcpNoDelay(True)
 
     def dataReceived(self, data: bytes) -> None:
         self.bytes_received += len(data)
@@ -94,7 +97,7 @@ class StreamProtocol(Protocol):
         if self._close is not None:
             self._close.read_connection_lost()
         else:
-            self._input_over()
+            self.finish("the client closed")
 
     def writeConnectionLost(self) -> None:
         if self._close is not None:
@@ -163,10 +166,6 @@ class StreamProtocol(Protocol):
     def _receive(self, data: bytes) -> None:
         """Bytes have come."""
         raise NotImplementedError
-
-    def _input_over(self) -> None:
-        """The peer will send no more; it may still be owed something."""
-        self.finish("the client closed")
 
     def _lost(self) -> None:
         """The connection is gone: stop what was waiting for it."""

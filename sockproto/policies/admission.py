@@ -124,12 +124,7 @@ class Gate:
         """
         Ask for one more from there; None if it may come, else why it may not.
         """
-        if self._lists or self.most_per_peer is not None:
-            reason = self._refusal(address)
-        elif self.most is not None and self.connected >= self.most:
-            reason = "most"
-        else:
-            return None
+        reason = self._refusal(address)
         if reason is not None:
             self.refused[reason] += 1
             if self._logs:
@@ -149,9 +144,21 @@ class Gate:
                 return "most per peer"
         return None
 
+    def admit(self, address: IAddress | None) -> Attendant | None:
+        """
+        Have who counts one from there; None if it may not come.
+        """
+        if (  # each connection comes here, and pays for each call
+            not self._lists
+            and self.most_per_peer is None
+            and (self.most is None or self.connected < self.most)
+        ):
+            return self
+        return self.attendant(address) if self.refusal(address) is None else None
+
     def attendant(self, address: IAddress | None) -> Attendant:
         """
-        Have who counts one from there, as long as it is there.
+        Have who counts one from there as long as it is there, whether it may come.
         """
         peer = None if self.most_per_peer is None else peer_group_of(address)
         return self if peer is None else _OfPeer(self, peer)
@@ -316,9 +323,10 @@ class Admission(FactoryWrapper[IProtocol]):
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
         attendants = []
         for gate in self.gates:
-            if gate.refusal(addr) is not None:
+            attendant = gate.admit(addr)
+            if attendant is None:
                 return _RefusedConnection(self)
-            attendants.append(gate.attendant(addr))
+            attendants.append(attendant)
         inner: IProtocol | None
         inner = self.inner.buildProtocol(addr)  # type: ignore[arg-type]
         return None if inner is None else attended(inner, *attendants)

@@ -143,6 +143,9 @@ class Connection(Logged):
 
     TLS = False
     disconnected = False
+    no_delay = True
+    """Whether it has TCP_NODELAY, as far as we know; uvloop sets it."""
+
     disconnecting = False
 
     _aborting = False
@@ -155,7 +158,6 @@ class Connection(Logged):
     _held_end = False
     _input_ended = False
     _metered = False  # writes are counted for a producer
-    _nagle = False
     _producer_paused = False
     _pulling = False
     _reading = True
@@ -265,7 +267,13 @@ class Connection(Logged):
         protocol = self._protocol
         if IHalfCloseableProtocol.providedBy(protocol):
             self._input_ended = self._ending_input = True
-            self._tell(protocol.readConnectionLost)
+            if self._steady:
+                try:
+                    protocol.readConnectionLost()
+                except BaseException:
+                    self.failed(Failure())
+            else:
+                self._tell(protocol.readConnectionLost)
             self._ending_input = False
             # Who closed it meanwhile had this turn to write; uvloop sends it all.
             return not self.disconnecting or (
@@ -356,9 +364,16 @@ class Connection(Logged):
         producer, self.producer = self.producer, None
         if producer is not None:
             self._tell(producer.stopProducing)
-        self._tell(self._protocol.connectionLost, reason)
+        protocol = self._protocol
+        if self._steady:
+            try:
+                protocol.connectionLost(reason)
+            except BaseException:
+                self.failed(Failure())
+        else:
+            self._tell(protocol.connectionLost, reason)
         # It is not held any more, nor are we by ourselves: no garbage is left.
-        self._was = type(self._protocol)
+        self._was = type(protocol)
         self._protocol = NOBODY
         self._steady = False
         self.data_received = _ignore
@@ -459,9 +474,9 @@ class Connection(Logged):
         return bool(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        if enabled and not self._nagle:
-            return  # uvloop has set it
-        self._nagle = not enabled
+        if enabled and self.no_delay:
+            return
+        self.no_delay = bool(enabled)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
 
     def getTcpKeepAlive(self) -> bool:
