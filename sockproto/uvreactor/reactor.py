@@ -20,12 +20,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import uvloop
+from twisted.internet import tcp
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.error import UnsupportedAddressFamily
 from twisted.internet.main import installReactor
 from twisted.internet.process import reapAllProcesses
 from twisted.python import context
 from twisted.python.failure import Failure
+from twisted.python.log import callWithLogger
 
 from sockproto.uvreactor.connection import BUFFER_SIZE, Connection
 from sockproto.uvreactor.tcp import Connector, Port
@@ -95,6 +97,7 @@ class UvloopReactor(AsyncioSelectorReactor):
         self.loop = loop
         self.kept = set()
         self.buffer = memoryview(bytearray(BUFFER_SIZE))
+        self._about_to_write: dict[Any, object] = {}
         self._take_log_contexts()
         super().__init__(loop)
         loop.set_exception_handler(self._loop_complains)
@@ -118,6 +121,7 @@ class UvloopReactor(AsyncioSelectorReactor):
     def getWriters(self) -> list[Any]:
         return [
             *super().getWriters(),
+            *self._about_to_write,
             *(each for each in self.kept if each.get_write_buffer_size()),
         ]
 
@@ -133,6 +137,33 @@ class UvloopReactor(AsyncioSelectorReactor):
         else:
             super().removeReader(reader)
 
+    # Twisted's own streams, UNIX ones above all, write at the end of the turn without
+    # asking before whether the kernel takes it: it does, as a rule, and to ask costs
+    # more than to write. What it leaves waits until it is asked for.
+
+    def addWriter(self, writer: Any) -> None:
+        if not isinstance(writer, tcp.Connection) or not writer.connected:
+            super().addWriter(writer)
+        elif not (writer in self._about_to_write or self._waits_for_kernel(writer)):
+            turn = self._about_to_write[writer] = object()
+            self.loop.call_soon(self._write, writer, turn)
+
+    def _waits_for_kernel(self, writer: Any) -> bool:
+        """Tell whether the kernel is asked when it takes more of one of Twisted's."""
+        return writer in self._writers
+
+    def removeWriter(self, writer: Any) -> None:
+        self._about_to_write.pop(writer, None)
+        super().removeWriter(writer)
+
+    def _write(self, writer: Any, turn: object) -> None:
+        if self._about_to_write.get(writer) is not turn:
+            return
+        callWithLogger(writer, self._readOrWrite, writer, False)
+        if self._about_to_write.get(writer) is turn:
+            del self._about_to_write[writer]
+            super().addWriter(writer)
+
     def removeAll(self) -> list[Any]:
         kept = [
             each for each in self.kept if each.reads or each.get_write_buffer_size()
@@ -140,7 +171,9 @@ class UvloopReactor(AsyncioSelectorReactor):
         for each in kept:
             each.stopReading()
             self.kept.discard(each)
-        return [*super().removeAll(), *kept]
+        writers = set(self._about_to_write)
+        self._about_to_write.clear()
+        return [*writers.union(super().removeAll()), *kept]
 
     def callLater(self, delay: float, *args: Any, **kwargs: Any) -> Any:
         if not delay:
