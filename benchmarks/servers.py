@@ -116,7 +116,7 @@ SERVERS = (
     Server(
         "sockproto-epoll",
         "sockproto serve on Twisted's epoll reactor",
-        _serve("--reactor=epoll"),
+        _serve("--reactor=stock"),
         needs=("option --reactor",),
         is_ours=True,
     ),
