@@ -8,7 +8,6 @@ discarding, for a little while.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.protocols.policies import ProtocolWrapper
@@ -124,19 +123,17 @@ def close_at_once(transport: StreamTransport) -> None:
     """
     Close a connection whose input has ended: there is nothing to be patient for.
     """
-    # Each connection comes here, and pays for each call.
-    try:  # noqa: SIM105 - as above
-        transport.unregisterProducer()
-    except RuntimeError:
-        pass
+    _release_producer(transport)
     transport.loseConnection()
 
 
 def _release_producer(transport: StreamTransport) -> None:
     # A transport waits with its close until its producer is done. Some complain
     # if there was none; Twisted's own for unit tests does.
-    with suppress(RuntimeError):
+    try:  # noqa: SIM105 - each connection comes here, and pays
         transport.unregisterProducer()
+    except RuntimeError:
+        pass
 
 
 def _has_layers(transport: object) -> bool:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from sockproto.fetching.url import Url
     from sockproto.wire.exchange import Exchange
 
-__all__ = ["FetchObserver", "FetchProtocol", "Sink", "SplicedSink"]
+__all__ = ["FetchObserver", "FetchProtocol", "Sink"]
 
 READ_SIZE = 120 * 1024
 """
@@ -55,6 +55,10 @@ from 128 KiB on, glibc maps and unmaps memory for each.
 class Sink(Structure):
     """
     Takes a body as it comes. What a method raises ends the exchange.
+
+    Where that is faster, one that has `splice(pipe, size)`, and where it is not None,
+    is given up to 1 MiB at a time in a pipe, and takes them out of it, all of them
+    (splice(2)). It counts where the class that has it is the one that has `write`.
     """
 
     def begin(self, head: HeadCame, /) -> None:
@@ -62,19 +66,6 @@ class Sink(Structure):
 
     def write(self, data: bytes, /) -> None:
         """The next bytes of the body."""
-
-
-class SplicedSink(Sink, Structure):
-    """
-    One that may be given bytes in a pipe, where that is faster; no more than 1 MiB.
-
-    Attributes:
-        splice: takes so many next bytes of the body out of this pipe, all of them
-            (splice(2)). None if it does not want them so. It counts where the class
-            that has it is the one that has `write`.
-    """
-
-    splice: Callable[[int, int], None] | None
 
 
 def _takes_pipes(sink: Sink | None) -> bool:
@@ -233,7 +224,7 @@ class FetchProtocol(ClientStream):
             return
         if _takes_pipes(self._sink):
             told = Told(
-                self._plain_left,
+                lambda: self._exchange.plain_left,
                 self._spliced,
                 self._spliced_to_the_end,
                 self._not_spliced,
@@ -245,9 +236,6 @@ class FetchProtocol(ClientStream):
         else:
             self.transport.pauseProducing()
             self._splicing.resume()
-
-    def _plain_left(self) -> int:
-        return self._exchange.plain_left
 
     def _spliced(self, pipe: int, size: int) -> None:
         self.bytes_received += size

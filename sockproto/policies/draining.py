@@ -251,7 +251,4 @@ class Draining(FactoryWrapper[IProtocol]):
             return None
         inner: IProtocol | None
         inner = self.inner.buildProtocol(addr)  # type: ignore[arg-type]
-        if inner is None:
-            return None
-        owing = inner if IOwing.providedBy(inner) else accountable(inner)
-        return attended(owing, self.drain)
+        return None if inner is None else attended(accountable(inner), self.drain)

@@ -80,9 +80,8 @@ class _WatchedConnection(WatchedConnection):
 
     def resumeProducing(self) -> None:
         self._paused = False
-        self._last = (
-            self.factory.clock.seconds()
-        )  # what the peer had to say could not be heard before
+        # What the peer had to say could not be heard before.
+        self._last = self.factory.clock.seconds()
         self.transport.resumeProducing()
 
     def _look(self) -> None:
