@@ -27,6 +27,45 @@ BEGIN = {
 }
 """The first lines of each script: the reactor."""
 
+BEFORE_MAIN = """
+import os, resource, socket, time
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+
+class Echo(Protocol):
+    def dataReceived(self, data):
+        self.transport.write(data)
+
+class Greet(Protocol):
+    def connectionMade(self):
+        self.transport.write(b"hello")
+
+def listen(protocol, **how):
+    factory = Factory.forProtocol(protocol)
+    return reactor.listenTCP(0, factory, interface="127.0.0.1", **how)
+
+def take_all_descriptors():
+    taken = []
+    try:
+        while True:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        return taken
+
+def give_back(taken):
+    for descriptor in taken:
+        os.close(descriptor)
+"""
+"""What scripts of descriptors have in common; their `main` is a coroutine."""
+
+AFTER_MAIN = """
+reactor.callWhenRunning(
+    lambda: ensureDeferred(main()).addErrback(print).addBoth(
+        lambda _: reactor.stop()))
+reactor.run()
+"""
+
 SECONDS = 20
 """The longest that a script may take."""
 
@@ -56,6 +95,10 @@ class InProcess(SynchronousTestCase):
             "-c",
             f"{begin}\nfrom twisted.internet import reactor\n{textwrap.dedent(text)}",
         )
+
+    def check_main(self, text: str, expected: list[str]) -> None:
+        """Check what a coroutine `main` prints."""
+        self.check(BEFORE_MAIN + textwrap.dedent(text) + AFTER_MAIN, expected)
 
     def check(self, text: str, expected: list[str]) -> None:
         """It prints these lines and ends."""
@@ -205,39 +248,22 @@ class _Scripts(InProcess):
 
     def test_descriptors_exhausted(self) -> None:
         """A server without descriptors waits idly, and serves when there are some."""
-        self.check(
+        self.check_main(
             """
-            import os, resource, socket, time
-            from twisted.internet.protocol import Factory, Protocol
-            from twisted.internet.task import deferLater
-
-            class Echo(Protocol):
-                def dataReceived(self, data):
-                    self.transport.write(data)
-
-            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-            port = reactor.listenTCP(
-                0, Factory.forProtocol(Echo), interface="127.0.0.1", backlog=100)
-            address = ("127.0.0.1", port.getHost().port)
-
             async def main():
+                resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+                address = listen(Echo, backlog=100).socket.getsockname()
                 await deferLater(reactor, 0)
                 clients = [socket.socket() for _ in range(12)]
-                filler = []
-                try:
-                    while True:
-                        filler.append(os.open("/dev/null", os.O_RDONLY))
-                except OSError:
-                    pass
-                os.close(filler.pop())  # room for one of them
+                taken = take_all_descriptors()
+                os.close(taken.pop())  # room for one of them
                 for client in clients:
                     client.setblocking(False)
                     client.connect_ex(address)
                 cpu = time.process_time()
                 await deferLater(reactor, 0.3)
                 print("busy" if time.process_time() - cpu > 0.15 else "idle")
-                for descriptor in filler:
-                    os.close(descriptor)
+                give_back(taken)
                 for client in clients:
                     client.close()
                 await deferLater(reactor, 0.1)
@@ -253,63 +279,39 @@ class _Scripts(InProcess):
                         pass
                 else:
                     print("not served")
-                reactor.stop()
-
-            from twisted.internet.defer import ensureDeferred
-            reactor.callWhenRunning(
-                lambda: ensureDeferred(main()).addErrback(
-                    lambda failure: (print(failure), reactor.stop())))
-            reactor.run()
             """,
             ["idle", "b'x'"],
         )
 
     def test_many_exhausted_at_once(self) -> None:
         """Those for whom there was no descriptor are closed, or served later."""
-        self.check(
+        self.check_main(
             """
-            import os, resource, socket
-            from twisted.internet.defer import ensureDeferred
-            from twisted.internet.protocol import Factory, Protocol
-            from twisted.internet.task import deferLater
+            def greeting(client, seconds):
+                client.settimeout(seconds)
+                try:
+                    return client.recv(5)
+                except OSError:
+                    return b""
 
-            class Greet(Protocol):
-                def connectionMade(self):
-                    self.transport.write(b"hello")
-
-            port = reactor.listenTCP(
-                0, Factory.forProtocol(Greet), interface="127.0.0.1", backlog=100)
+            def crowd(address):  # it has descriptors enough
+                clients = [socket.create_connection(address) for _ in range(60)]
+                served = sum(bool(greeting(client, 2)) for client in clients)
+                for client in clients:
+                    client.close()
+                for _ in range(500):  # until the others' ends were seen
+                    with socket.create_connection(address, 2) as client:
+                        if greeting(client, 5):
+                            return 0 < served < 60
+                return False
 
             async def main():
+                port = listen(Greet, backlog=100)
                 await deferLater(reactor, 0)
                 child = os.fork()
-                if not child:  # it has descriptors enough
+                if not child:
                     try:
-                        clients = [
-                            socket.create_connection(port.socket.getsockname())
-                            for _ in range(60)]
-                        served = 0
-                        for client in clients:
-                            client.settimeout(2)
-                            try:
-                                served += bool(client.recv(5))
-                            except OSError:
-                                pass
-                        for client in clients:
-                            client.close()
-                        said = b""
-                        for _ in range(500):  # until the others' ends were seen
-                            client = socket.create_connection(
-                                port.socket.getsockname(), 2)
-                            client.settimeout(5)
-                            try:
-                                said = client.recv(5)
-                            except OSError:
-                                pass
-                            client.close()
-                            if said:
-                                break
-                        os._exit(0 if said and 0 < served < 60 else 1)
+                        os._exit(not crowd(port.socket.getsockname()))
                     finally:
                         os._exit(2)
                 open_now = len(os.listdir("/proc/self/fd"))
@@ -321,87 +323,41 @@ class _Scripts(InProcess):
                         break
                     await deferLater(reactor, 0.01)
                 print(os.waitstatus_to_exitcode(status))
-                reactor.stop()
-
-            reactor.callWhenRunning(
-                lambda: ensureDeferred(main()).addErrback(
-                    lambda failure: (print(failure), reactor.stop())))
-            reactor.run()
             """,
             ["0"],
         )
 
     def test_resumed_without_descriptors(self) -> None:
         """A paused port can be resumed when no descriptor is left."""
-        self.check(
+        self.check_main(
             """
-            import os, resource, socket
-            from twisted.internet.defer import ensureDeferred
-            from twisted.internet.protocol import Factory, Protocol
-            from twisted.internet.task import deferLater
-
-            class Greet(Protocol):
-                def connectionMade(self):
-                    self.transport.write(b"hello")
-
-            port = reactor.listenTCP(
-                0, Factory.forProtocol(Greet), interface="127.0.0.1")
-
             async def main():
+                port = listen(Greet)
                 await deferLater(reactor, 0)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
                 port.stopReading()
                 client = socket.create_connection(port.socket.getsockname())
-                filler = []
-                try:
-                    while True:
-                        filler.append(os.open("/dev/null", os.O_RDONLY))
-                except OSError:
-                    pass
+                taken = take_all_descriptors()
                 port.startReading()
-                for descriptor in filler:
-                    os.close(descriptor)
+                give_back(taken)
                 await deferLater(reactor, 0.1)
                 client.setblocking(False)
                 print(client.recv(5))
-                reactor.stop()
-
-            reactor.callWhenRunning(
-                lambda: ensureDeferred(main()).addErrback(
-                    lambda failure: (print(failure), reactor.stop())))
-            reactor.run()
             """,
             ["b'hello'"],
         )
 
     def test_stopped_without_descriptors(self) -> None:
         """A port can be paused, or stopped, when no descriptor is left."""
-        self.check(
+        self.check_main(
             """
-            import os, resource, socket
-            from twisted.internet.defer import ensureDeferred
-            from twisted.internet.protocol import Factory, Protocol
-            from twisted.internet.task import deferLater
-
-            class Greet(Protocol):
-                def connectionMade(self):
-                    self.transport.write(b"hello")
-
-            port = reactor.listenTCP(
-                0, Factory.forProtocol(Greet), interface="127.0.0.1")
-
             async def main():
+                port = listen(Greet)
                 await deferLater(reactor, 0)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-                other = reactor.listenTCP(
-                    0, Factory.forProtocol(Greet), interface="127.0.0.1")
+                other = listen(Greet)
                 client = socket.socket()
-                filler = []
-                try:
-                    while True:
-                        filler.append(os.open("/dev/null", os.O_RDONLY))
-                except OSError:
-                    pass
+                taken = take_all_descriptors()
                 port.stopReading()
                 address = other.socket.getsockname()
                 await other.stopListening()
@@ -409,19 +365,12 @@ class _Scripts(InProcess):
                     client.connect(address)
                 except ConnectionRefusedError:
                     print("refused")
-                for descriptor in filler:
-                    os.close(descriptor)
+                give_back(taken)
                 port.startReading()
                 client = socket.create_connection(port.socket.getsockname())
                 await deferLater(reactor, 0.1)
                 client.setblocking(False)
                 print(client.recv(5))
-                reactor.stop()
-
-            reactor.callWhenRunning(
-                lambda: ensureDeferred(main()).addErrback(
-                    lambda failure: (print(failure), reactor.stop())))
-            reactor.run()
             """,
             ["refused", "b'hello'"],
         )
