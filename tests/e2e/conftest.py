@@ -4,14 +4,16 @@ Starts the services as users do, and ends them whatever happens.
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .programs import SERVE, TWISTD, Program
+from .programs import PATIENCE, SERVE, TWISTD, Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -28,6 +30,17 @@ def start() -> Iterator[Callable[..., Program]]:
         program.end()
     for program in running:
         assert "Traceback" not in program.log, program.log
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """What hears what a service tells systemd."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hears:
+        hears.bind(str(path))
+        hears.settimeout(PATIENCE)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        yield hears
 
 
 @pytest.fixture

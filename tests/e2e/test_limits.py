@@ -25,7 +25,6 @@ from .programs import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from .programs import Program
 
@@ -141,18 +140,11 @@ def test_files(start: Callable[..., Program]) -> None:
     assert "Traceback" not in server.log
 
 
-def test_systemd(
-    serve: Callable[..., Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_systemd(serve: Callable[..., Program], systemd: socket.socket) -> None:
     """systemd hears that the service is ready, and when it begins to stop."""
-    path = tmp_path / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(path))
-        systemd.settimeout(PATIENCE)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
-        server = serve(f"--hello={PLACE}")
-        assert systemd.recv(1000).startswith(b"READY=1\n")
-        assert server.port("hello")
-        server.signal(signal.SIGTERM)
-        assert b"EXTEND_TIMEOUT_USEC=15000000" in systemd.recv(1000)
+    server = serve(f"--hello={PLACE}")
+    assert systemd.recv(1000).startswith(b"READY=1\n")
+    assert server.port("hello")
+    server.signal(signal.SIGTERM)
+    assert b"EXTEND_TIMEOUT_USEC=15000000" in systemd.recv(1000)
     assert server.wait() == 0

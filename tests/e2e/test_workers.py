@@ -351,25 +351,18 @@ def test_passed_socket(start: Callable[..., Program]) -> None:
     assert server.wait() == 0
 
 
-def test_systemd(
-    serve: Callable[..., Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_systemd(serve: Callable[..., Program], systemd: socket.socket) -> None:
     """systemd hears once that all are ready, and once that all stop."""
-    path = tmp_path / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(path))
-        systemd.settimeout(PATIENCE)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
-        server = serve("--workers=2", f"--hello={PLACE}")
-        assert systemd.recv(1000).startswith(b"READY=1\n")
-        os.kill(workers_of(server)[0], signal.SIGKILL)
-        server.await_line("Worker 1 serves again")
-        server.signal(signal.SIGTERM)
-        assert b"EXTEND_TIMEOUT_USEC=15000000" in systemd.recv(1000)
-        assert server.wait() == 0
-        systemd.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            systemd.recv(1000)
+    server = serve("--workers=2", f"--hello={PLACE}")
+    assert systemd.recv(1000).startswith(b"READY=1\n")
+    os.kill(workers_of(server)[0], signal.SIGKILL)
+    server.await_line("Worker 1 serves again")
+    server.signal(signal.SIGTERM)
+    assert b"EXTEND_TIMEOUT_USEC=15000000" in systemd.recv(1000)
+    assert server.wait() == 0
+    systemd.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        systemd.recv(1000)
 
 
 # The reactor
