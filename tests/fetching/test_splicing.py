@@ -31,7 +31,7 @@ from sockproto.fetching.splicing import SMALLEST, take_out
 from sockproto.wire.exchange import Exchange
 from sockproto.wrapping import ConnectionWrapper
 from tests.fetching.fakes import REQUEST
-from tests.uvreactor.cases import Contract, Peer, in_reactor, on_both
+from tests.reactors import Contract, Peer, in_reactor, on_both
 
 if TYPE_CHECKING:
     from collections.abc import Callable

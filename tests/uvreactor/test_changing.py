@@ -28,7 +28,7 @@ from sockproto.policies.idle import IdleTimeout
 from sockproto.policies.rate import RateLimit
 from sockproto.wrapping import FactoryWrapper
 from tests.contracts import forgive_twisted_certificates
-from tests.uvreactor.cases import (
+from tests.reactors import (
     Client,
     Contract,
     HalfCloseable,

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IHostnameResolver, IResolverSimple
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tests.uvreactor.cases import (
+from tests.reactors import (
     Client,
     Contract,
     Notes,

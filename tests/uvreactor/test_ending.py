@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.task import Clock
 
 from sockproto.echo import EchoFactory, EchoProtocol
-from tests.uvreactor.cases import (
+from tests.reactors import (
     Contract,
     HalfCloseable,
     Notes,

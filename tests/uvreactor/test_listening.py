@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import CannotListenError, ConnectionDone, ConnectionLost
 
-from tests.uvreactor.cases import (
+from tests.reactors import (
     Client,
     Contract,
     Notes,

@@ -8,7 +8,7 @@ import socket
 
 from twisted.internet.error import ConnectionDone
 
-from tests.uvreactor.cases import (
+from tests.reactors import (
     Contract,
     HalfCloseable,
     Notes,

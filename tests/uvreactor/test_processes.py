@@ -13,7 +13,7 @@ import textwrap
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.uvreactor.cases import without_uvloop
+from tests.reactors import without_uvloop
 
 BEGIN = {
     "Stock": """

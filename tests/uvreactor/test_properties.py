@@ -12,7 +12,7 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.uvreactor.cases import (
+from tests.reactors import (
     Client,
     HalfCloseable,
     Server,

@@ -12,7 +12,7 @@ from twisted.python import context, log
 from zope.interface import implementer
 
 from sockproto.interfaces import ISteadyReceiver
-from tests.uvreactor.cases import (
+from tests.reactors import (
     Client,
     Contract,
     HalfCloseable,

@@ -21,7 +21,7 @@ from twisted.internet.threads import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.uvreactor.cases import (
+from tests.reactors import (
     Client,
     Contract,
     HalfCloseable,

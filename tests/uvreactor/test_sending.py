@@ -14,7 +14,7 @@ from twisted.protocols.basic import FileSender
 from zope.interface import implementer
 
 from sockproto.transports import unsent
-from tests.uvreactor.cases import (
+from tests.reactors import (
     HalfCloseable,
     Notes,
     SideContract,

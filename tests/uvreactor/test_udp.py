@@ -14,7 +14,7 @@ from twisted.internet.error import (
 )
 from twisted.internet.protocol import DatagramProtocol
 
-from tests.uvreactor.cases import Contract, in_reactor, on_both
+from tests.reactors import Contract, in_reactor, on_both
 
 
 class Datagrams(DatagramProtocol):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.internet.error import ConnectionDone
 
-from tests.uvreactor.cases import Contract, Notes, Peer, Server, in_reactor, on_both
+from tests.reactors import Contract, Notes, Peer, Server, in_reactor, on_both
 from tests.uvreactor.test_ending import BIG
 
 
