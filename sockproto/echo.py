@@ -36,24 +36,22 @@ class EchoProtocol(StreamProtocol):
         # stops reading, and the peer's writes come to a halt.
         self.transport.registerProducer(self.transport, True)
 
-    _unanswered = 0  # came when we were closing already
-
     @property
     def bytes_sent(self) -> int:
-        """Bytes written in all; one count a message is enough."""
-        return self.bytes_received - self._unanswered
+        """Bytes written in all: one count a message is enough, of what differs."""
+        return self.bytes_received + super().bytes_sent
 
     @bytes_sent.setter
     def bytes_sent(self, size: int) -> None:
-        self._unanswered = self.bytes_received - size
+        self._sent = size - self.bytes_received
 
     def dataReceived(self, data: bytes) -> None:
         if self._finishing:
-            self._unanswered += len(data)
+            self._sent -= len(data)
             super().dataReceived(data)
         else:
-            self.bytes_received += len(data)
-            self._write(data)
+            self._received += len(data)
+            self._writer.write(data)
 
 
 class EchoFactory(StreamFactory):

@@ -89,6 +89,8 @@ class HelloProtocol(StreamProtocol):
     due; and no further than the transport takes the answers.
     """
 
+    __slots__ = ("_at_once",)  # as of all streams
+
     factory: HelloFactory
 
     attendants = ()  # it hands its transport to nobody
@@ -119,13 +121,14 @@ class HelloProtocol(StreamProtocol):
             self._send(frame(factory.framing, factory.greeting))
 
     def dataReceived(self, data: bytes) -> None:
-        answer = self._at_once(data)
+        at_once = self._at_once  # a local is called faster
+        answer = at_once(data)
         if answer is None:
             super().dataReceived(data)
         else:
-            self.bytes_received += len(data)
-            self.bytes_sent += len(answer)
-            self._write(answer)
+            self._received += len(data)
+            self._sent += len(answer)
+            self._writer.write(answer)
 
     def finish(self, reason: str) -> None:
         self._at_once = no_answer
@@ -199,7 +202,9 @@ class HelloProtocol(StreamProtocol):
             self._at_once = no_answer
             if not self._blocked:
                 self._go_on_later()
-        elif not (self._blocked or self.factory.delay or self.factory.logs_messages):
+        elif self._blocked or self._conversation.pending:
+            self._at_once = no_answer
+        elif not (self.factory.delay or self.factory.logs_messages):
             self._at_once = self._conversation.answer_at_once
         self._read_or_not()
 

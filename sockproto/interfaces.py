@@ -5,14 +5,11 @@ The interfaces that rooms share.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from zope.interface import Attribute, Interface
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["Attendant", "Debt", "IAttended", "IOwing", "ISteadyReceiver"]
+__all__ = ["Attendant", "Debt", "IAttended", "IOwing", "ISteadyReceiver", "Writer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +85,15 @@ class IOwing(Interface):
         """
 
 
+class Writer(Protocol):
+    """
+    What bytes can be written to; nothing else of it is of interest.
+    """
+
+    def write(self, data: bytes, /) -> object:
+        """Send these, which are `bytes` and nothing like them."""
+
+
 class ISteadyReceiver(Interface):
     """
     A protocol whose `dataReceived` a transport may keep, once it is connected.
@@ -97,14 +103,13 @@ class ISteadyReceiver(Interface):
     it and a transport like those of `sockproto.uvreactor` have nothing in between.
     """
 
-    def write_with(write: Callable[[bytes], object]) -> None:
+    def write_to(writer: Writer) -> None:
         """
-        Write by this from now on; it may come before the protocol is connected.
+        Write to this from now on; it may come before the protocol is connected.
 
-        It takes bytes alone. The protocol is told again when that changes: when TLS
-        starts, when writing has ended, or another protocol takes over.
-        The transport's `write` does the same, always. After `connectionLost` it is
-        of no use any more.
+        The protocol is told again when that changes: when TLS starts, when writing
+        has ended, or another protocol takes over. The transport's `write` does the
+        same, always. After `connectionLost` it is of no use any more.
         """
 
 

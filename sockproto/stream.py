@@ -25,12 +25,10 @@ from sockproto.reporting import Log, describe_address, describe_loss, log
 from sockproto.transports import StreamTransport, unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twisted.internet.interfaces import IAddress, IReactorTime
     from twisted.python.failure import Failure
 
-    from sockproto.interfaces import Attendant
+    from sockproto.interfaces import Attendant, Writer
 
 __all__ = ["StreamFactory", "StreamProtocol"]
 
@@ -44,30 +42,50 @@ class StreamProtocol(Protocol):
     with `finish`.
     """
 
+    # Each message looks at these, and an instance's dictionary is further away.
+    __slots__ = ("_finishing", "_received", "_sent", "_writer")
+
     transport: StreamTransport  # type: ignore[assignment]
     factory: StreamFactory
-
-    bytes_received = 0
-    bytes_sent = 0
 
     attendants: tuple[Attendant, ...] = ()
     """As `IAttended` has it, of those that keep to that."""
 
-    _write: Callable[[bytes], object]
+    _finishing: bool
+    _received: int
+    _sent: int
+    _writer: Writer
     _input_ended = False
-    _finishing = False
     _close: OrderlyClose | None = None
     _reason: str | None = None
     _began = 0.0
 
+    @property
+    def bytes_received(self) -> int:
+        """Bytes received in all."""
+        return getattr(self, "_received", 0)  # it may not be connected yet
+
+    @bytes_received.setter
+    def bytes_received(self, size: int) -> None:
+        self._received = size
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes written in all."""
+        return getattr(self, "_sent", 0)
+
+    @bytes_sent.setter
+    def bytes_sent(self, size: int) -> None:
+        self._sent = size
+
     def connectionMade(self) -> None:
+        self._finishing = False
+        self._received = self._sent = 0
+        self._writer = self.transport
+        self._close = None  # the instance's own are found faster than the class's
         for each in self.attendants:
             each.made(self)
         factory = self.factory
-        self._write = self.transport.write
-        # As the instance's own they are found faster than as the class's.
-        self._finishing = False
-        self.bytes_received = 0
         factory.connections.add(self)
         if factory.logs_connections:
             self._began = factory.clock.seconds()
@@ -83,14 +101,14 @@ class StreamProtocol(Protocol):
                 self.transport.setTcpNoDelay(True)
 
     def dataReceived(self, data: bytes) -> None:
-        self.bytes_received += len(data)
+        self._received += len(data)
         if self._close is not None:
             self._close.data_received(len(data))
         elif not self._finishing:
             self._receive(data)
 
-    def write_with(self, write: Callable[[bytes], object]) -> None:
-        self._write = write
+    def write_to(self, writer: Writer) -> None:
+        self._writer = writer
 
     def readConnectionLost(self) -> None:
         self._input_ended = True
@@ -110,7 +128,7 @@ class StreamProtocol(Protocol):
             if self._close is not None:
                 self._close.connection_lost()
             self._finishing = True
-            self._write = _to_nobody
+            self._writer = _NOBODY
             self._lost()
             factory = self.factory
             factory.connections.discard(self)
@@ -171,12 +189,22 @@ class StreamProtocol(Protocol):
         """The connection is gone: stop what was waiting for it."""
 
     def _send(self, data: bytes) -> None:
-        self.bytes_sent += len(data)
-        self._write(data)
+        self._sent += len(data)
+        self._writer.write(data)
 
 
-def _to_nobody(data: bytes) -> None:
-    """Stand where `write` was."""
+class _Nobody:
+    """
+    Stands where a transport was.
+    """
+
+    __slots__ = ()
+
+    def write(self, data: bytes, /) -> None:
+        """Drop it."""
+
+
+_NOBODY = _Nobody()
 
 
 class StreamFactory(Factory):

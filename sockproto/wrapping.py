@@ -17,7 +17,7 @@ innermost looks its protocol up.
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from twisted.internet.interfaces import (
@@ -39,12 +39,12 @@ from sockproto.reporting import describe_address, log
 from sockproto.transports import Layer, unread, unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
-    from sockproto.interfaces import Attendant
+    from sockproto.interfaces import Attendant, Writer
 
 __all__ = [
     "ConnectionWrapper",
@@ -146,13 +146,15 @@ class ConnectionWrapper(Layer):
     def dataReceived(self, data: bytes) -> None:
         self.inner.dataReceived(data)
 
-    def write_with(self, write: Callable[[bytes], object]) -> None:
+    def write_to(self, writer: Writer) -> None:
         """As `ISteadyReceiver` has it, if the inner protocol provides that."""
+        below: Writer = self
         if type(self).write is ConnectionWrapper.write:
-            self.write = write  # type: ignore[assignment, method-assign]
+            self.write = writer.write  # type: ignore[assignment, method-assign]
+            below = writer
         inner: Any = self.inner
         if ISteadyReceiver.providedBy(inner):
-            inner.write_with(self.write)
+            inner.write_to(below)
 
     def readConnectionLost(self) -> None:
         self.inner.readConnectionLost()  # type: ignore[attr-defined]
@@ -244,7 +246,7 @@ class ConnectionWrapper(Layer):
         before: Any = self.inner
         if before is not protocol and ISteadyReceiver.providedBy(before):
             # Nobody tells it any more when that changes.
-            before.write_with(partial(type(self).write, self))
+            before.write_to(self)
         self.inner = protocol
         self.inner_changed()
 

@@ -946,41 +946,41 @@ class SteadyTests(SynchronousTestCase):
         """Through wrappers that change nothing it is the transport's own."""
         outer, transport = self.echo(PLAIN, PLAIN)
         self.assertTrue(ISteadyReceiver.providedBy(outer))
-        written: list[bytes] = []
-        outer.write_with(written.append)
+        other = StringTransport()
+        outer.write_to(other)
         outer.dataReceived(b"hello")
-        self.assertEqual((written, transport.value()), ([b"hello"], b""))
+        self.assertEqual((other.value(), transport.value()), (b"hello", b""))
 
     def test_changed(self) -> None:
         """One that changes what is written goes on to do so."""
         outer, _ = self.echo(PLAIN, Marks, PLAIN)
-        written: list[bytes] = []
-        outer.write_with(written.append)
+        other = StringTransport()
+        outer.write_to(other)
         outer.dataReceived(b"hello")
-        self.assertEqual(written, [b"<HELLO"])
+        self.assertEqual(other.value(), b"<HELLO")
 
     def test_before_connection(self) -> None:
         """It may come before the protocol is connected, through each policy too."""
-        written: list[bytes] = []
+        other = StringTransport()
         inner = EchoFactory(Clock())
         guarded = IdleTimeout(inner, seconds=1, clock=Clock()).buildProtocol(None)
         assert guarded is not None
-        guarded.write_with(written.append)
+        guarded.write_to(other)
         guarded.makeConnection(StringTransport())
-        guarded.write_with(written.append)
+        guarded.write_to(other)
         guarded.dataReceived(b"hello")
-        self.assertEqual(written, [b"hello"])
+        self.assertEqual(other.value(), b"hello")
 
     def test_handed_over(self) -> None:
         """What was told is forgotten when another protocol takes over."""
         outer, transport = self.echo(PLAIN, PLAIN)
-        written: list[bytes] = []
-        outer.write_with(written.append)
+        other = StringTransport()
+        outer.write_to(other)
         innermost = outer.inner
-        innermost.protocol = other = Plain()
-        other.makeConnection(innermost)
-        other.transport.write(b"hello")
-        self.assertEqual((written, transport.value()), ([], b"hello"))
+        innermost.protocol = successor = Plain()
+        successor.makeConnection(innermost)
+        successor.transport.write(b"hello")
+        self.assertEqual((other.value(), transport.value()), (b"", b"hello"))
 
     def test_of_others(self) -> None:
         """Who did not ask for it is not told."""

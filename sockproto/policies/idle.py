@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IProtocol
 
+    from sockproto.interfaces import Writer
+
 __all__ = ["IdleTimeout"]
 
 SHORTEST_SECONDS = 0.001
@@ -36,9 +38,9 @@ class _WatchedConnection(WatchedConnection):
         self._note_writes(transport.write)
         super().makeConnection(transport)
 
-    def write_with(self, write: Callable[[bytes], object]) -> None:
-        self._note_writes(write)
-        super().write_with(write)
+    def write_to(self, writer: Writer) -> None:
+        self._note_writes(writer.write)
+        super().write_to(writer)
 
     def _note_writes(self, write: Callable[[bytes], object]) -> None:
         now = self.factory.clock.seconds

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IProtocol
 
+    from sockproto.interfaces import Writer
     from sockproto.uvreactor.reactor import UvloopReactor
     from sockproto.uvreactor.tcp import Port
 
@@ -127,59 +128,69 @@ class Connection(Logged):
     """
 
     __slots__ = (
+        "TLS",
         "__dict__",
         "__weakref__",
+        "_borrowed",
+        "_buffer_size",
+        "_full",
+        "_held",
+        "_metered",
         "_out",
         "_protocol",
+        "_reading",
+        "_reason",
         "_steady",
         "_uv",
+        "_write_disconnecting",
         "connected",
         "data_received",
+        "disconnected",
+        "disconnecting",
         "producer",
         "reactor",
         "server",
         "streamingProducer",
     )
 
-    TLS = False
-    disconnected = False
     no_delay = True
     """Whether it has TCP_NODELAY, as far as we know; uvloop sets it."""
 
-    disconnecting = False
-
     _aborting = False
     _awaits_producer = False
-    _buffer_size = BUFFER_SIZE
-    _borrowed: _BorrowedSocket | None = None
     _ending_input = False  # its protocol is being told so
-    _full = False  # of what is unsent
-    _held: bytes | None = None
     _held_end = False
     _input_ended = False
-    _metered = False  # writes are counted for a producer
     _producer_paused = False
     _pulling = False
-    _reading = True
-    _reason: Failure | None = None
     _spent = 0  # bytes that a producer has written in this turn
     _under_tls: _UnderTLS
     _was: type = Protocol  # whose it was
     _write_disconnected = False
-    _write_disconnecting = False
 
     _client_of_tls: bool
 
     def __init__(self, reactor: UvloopReactor, server: Port | None = None) -> None:
         self.reactor = reactor
         self.server = server
+        self.TLS = False
         self.connected = 0
+        self.disconnected = False
+        self.disconnecting = False
         self.producer: Any = None
         self.streamingProducer = False
         self.data_received = self._receive
-        self._protocol: Any = NOBODY
-        self._steady = False
+        self._borrowed: _BorrowedSocket | None = None
+        self._buffer_size = BUFFER_SIZE
+        self._full = False  # of what is unsent
+        self._held: bytes | None = None
+        self._metered = False  # writes are counted for a producer
         self._out: Any = _ignore
+        self._protocol: Any = NOBODY
+        self._reading = True
+        self._reason: Failure | None = None
+        self._steady = False
+        self._write_disconnecting = False
 
     # To uvloop we are the protocol (asyncio.Protocol)
 
@@ -202,7 +213,7 @@ class Connection(Logged):
             protocol.makeConnection(self)
             if self._steady:
                 # It may be another by now.
-                self._protocol.write_with(self._out)
+                self._protocol.write_to(self._writer)
                 self._hear()
         except BaseException:
             self._could_not_make(Failure())
@@ -420,12 +431,12 @@ class Connection(Logged):
         before = self._protocol
         if self._steady and before is not protocol:
             # Nobody tells it any more when that changes.
-            self._tell(before.write_with, self.write)
+            self._tell(before.write_to, self)
         self._protocol = protocol
         self._steady = ISteadyReceiver.providedBy(protocol)
         if self.connected:
             if self._steady:
-                self._tell(protocol.write_with, self._out)
+                self._tell(protocol.write_to, self._writer)
             self._hear()
             if not self._reading:
                 self._uv.pause_reading()
@@ -492,6 +503,12 @@ class Connection(Logged):
 
     def writeSequence(self, pieces: Iterable[bytes]) -> None:
         self._out(_joined(pieces))
+
+    @property
+    def _writer(self) -> Writer:
+        """What a steady receiver writes to: uvloop's transport, if it can be."""
+        before = self._metered or self.TLS or self._out is _ignore
+        return self if before else cast("Writer", self._uv)
 
     @property
     def logstr(self) -> str:
@@ -734,7 +751,7 @@ class Connection(Logged):
         self.TLS = True
         self._out = above.write
         if steady:
-            before.write_with(above.write)
+            before.write_to(above)
         vars(self).update(
             getHandle=above.getHandle,
             getPeerCertificate=above.getPeerCertificate,
@@ -761,7 +778,7 @@ class Connection(Logged):
         else:
             self._out = write
             if self._steady and self.connected and self._reason is None:
-                self._tell(self._protocol.write_with, write)
+                self._tell(self._protocol.write_to, self._writer)
 
 
 class _InPieces:

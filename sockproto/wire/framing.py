@@ -28,6 +28,7 @@ __all__ = [
     "NetstringSplitter",
     "Opening",
     "Splitter",
+    "answering",
     "frame",
     "splitter",
 ]
@@ -75,15 +76,6 @@ class Splitter(Protocol):
     def receive_eof(self) -> None:
         """Take the end of the stream; no `receive_data` after it."""
 
-    def answering(self, prefix: bytes, suffix: bytes, /, *, unless: bytes) -> Answering:
-        """
-        Have a function that takes the next bytes if they are one message.
-
-        It returns the message between `prefix` and `suffix`. None if something
-        is pending, if it is the message `unless`, or if that they are one is not to
-        be seen at a glance: give them to `receive_data` then.
-        """
-
     @property
     def pending(self) -> int:
         """Bytes that were taken and not handed out yet."""
@@ -117,19 +109,6 @@ class LineSplitter:
 
     def receive_eof(self) -> None:
         self._ended = True
-
-    def answering(self, prefix: bytes, suffix: bytes, /, *, unless: bytes) -> Answering:
-        pending, limit = self._pending, self._limit
-
-        def answer(data: bytes) -> bytes | None:
-            if pending or data.find(b"\n") != len(data) - 1:
-                return None
-            line = data[:-1].removesuffix(b"\r")
-            if line == unless or not 0 < len(line) <= limit:
-                return None
-            return prefix + line + suffix
-
-        return answer
 
     @property
     def pending(self) -> int:
@@ -179,9 +158,6 @@ class NetstringSplitter:
 
     def receive_eof(self) -> None:
         self._ended = True
-
-    def answering(self, prefix: bytes, suffix: bytes, /, *, unless: bytes) -> Answering:
-        return no_answer
 
     @property
     def pending(self) -> int:
@@ -236,16 +212,6 @@ class ChunkSplitter:
 
     def receive_eof(self) -> None:
         pass
-
-    def answering(self, prefix: bytes, suffix: bytes, /, *, unless: bytes) -> Answering:
-        reads, limit = self._reads, self._limit
-
-        def answer(data: bytes) -> bytes | None:
-            if reads or data == unless or not 0 < len(data) <= limit:
-                return None
-            return prefix + data + suffix
-
-        return answer
 
     @property
     def pending(self) -> int:
@@ -304,6 +270,39 @@ def splitter(framing: Framing, limit: int) -> Splitter:
         return NetstringSplitter(limit)
     assert framing is Framing.CHUNK, "auto is settled by an Opening first"
     return ChunkSplitter(min(limit, CHUNK_SIZE))
+
+
+def answering(
+    framing: Framing, limit: int, prefix: bytes, suffix: bytes, *, unless: bytes
+) -> Answering:
+    """
+    Have a function that takes a read that is one message, where nothing is pending.
+
+    It returns the message between `prefix` and `suffix`. None if the message is
+    `unless`, or if that the read is one is not to be seen at a glance: it is for a
+    splitter then.
+    """
+    if framing is Framing.LINE:
+
+        def answer(data: bytes) -> bytes | None:
+            if data.find(b"\n") != len(data) - 1:
+                return None
+            line = data[:-1].removesuffix(b"\r")
+            if line == unless or not 0 < len(line) <= limit:
+                return None
+            return prefix + line + suffix
+
+        return answer
+    if framing is Framing.NETSTRING:
+        return no_answer
+    limit = min(limit, CHUNK_SIZE)
+
+    def answer_chunk(data: bytes) -> bytes | None:
+        if data == unless or not 0 < len(data) <= limit:
+            return None
+        return prefix + data + suffix
+
+    return answer_chunk
 
 
 def frame(framing: Framing, message: bytes) -> bytes:

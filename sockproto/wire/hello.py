@@ -8,6 +8,7 @@ welcome nor `exit`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sockproto.checks import as_bytes
 from sockproto.errors import SettingError
@@ -17,6 +18,7 @@ from sockproto.wire.framing import (
     Answering,
     Framing,
     Splitter,
+    answering,
     frame,
     no_answer,
     splitter,
@@ -115,6 +117,13 @@ class Ended:
 Event = Named | Exited | Ended
 
 
+@lru_cache
+def _answering_names(framing: Framing, answer: Answer, max_name: int) -> Answering:
+    """One function for all conversations that are alike: each message looks at it."""
+    suffix = answer.suffix + (b"\n" if framing is Framing.LINE else b"")
+    return answering(framing, max_name, answer.prefix, suffix, unless=EXIT)
+
+
 class HelloConversation:
     """
     The server's side of one conversation whose framing is settled.
@@ -125,7 +134,7 @@ class HelloConversation:
     Attributes:
         answer_at_once: takes the next bytes if they are one name, and answers it,
             framed. None if that is not so, or not to be seen at a glance: give
-            them to `receive_data` then.
+            them to `receive_data` then. It is only for when nothing is `pending`.
     """
 
     answer_at_once: Answering
@@ -140,10 +149,7 @@ class HelloConversation:
         self._framing = framing
         self._answer = answer
         self._splitter: Splitter = splitter(framing, max_name)
-        suffix = answer.suffix + (b"\n" if framing is Framing.LINE else b"")
-        self.answer_at_once = self._splitter.answering(
-            answer.prefix, suffix, unless=EXIT
-        )
+        self.answer_at_once = _answering_names(framing, answer, max_name)
         self._input_ended = False
         self._over = False
 

@@ -42,8 +42,8 @@ class Steady(Notes):
     One that our transports call with nothing in between.
     """
 
-    def write_with(self, write: object) -> None:
-        self.writes_with = write
+    def write_to(self, writer: object) -> None:
+        self.writes_to = writer
 
 
 def raiser(error: BaseException) -> Any:
