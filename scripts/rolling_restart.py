@@ -29,14 +29,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from servers import KIB, LOOPBACK, MIB, SERVE
+
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Awaitable, Callable
 
-MIB = 1 << 20
-KIB = 1 << 10
-
-LOOPBACK = "127.0.0.1"
 CLIENT = "127.0.0.2"
 """Where clients connect from: so the log tells them from HAProxy's checks."""
 
@@ -179,7 +177,7 @@ class Server(Program):
         """Start it, and wait until it says where it listens."""
         said = len(self.log)
         await self.start(
-            *(sys.executable, "-m", "sockproto", "serve", "--reactor=stock"),
+            *SERVE,
             *(
                 f"--{service}=haproxy:tcp:{port}:interface={LOOPBACK}"
                 for service, port in self.ports.items()

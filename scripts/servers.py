@@ -53,11 +53,15 @@ PLACE = f"tcp:0:interface={LOOPBACK}"
 PATIENCE = 30.0
 """Seconds after which whatever is awaited counts as missing."""
 
-SERVE = (sys.executable, "-m", "sockproto", "serve", "--reactor=stock")
+REACTOR = os.environ.get("REACTOR", "stock")
+"""What the servers run on, `stock` or `uvloop`: `REACTOR=uvloop python scripts/...`."""
+
+SERVE = (sys.executable, "-m", "sockproto", "serve", f"--reactor={REACTOR}")
 TWISTD = (
     sys.executable,
     "-c",
     "from twisted.scripts.twistd import run; run()",
+    *(() if REACTOR == "stock" else (f"--reactor={REACTOR}",)),
     "-n",
     "--pidfile=",
     "sockproto",

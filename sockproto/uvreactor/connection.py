@@ -5,9 +5,9 @@ Theory of operation. A `Connection` is a protocol to uvloop and a transport to
 Twisted's protocol. It is in nobody's way: `write` is a call of the method of uvloop's
 transport, and what uvloop reads goes to the Twisted protocol through one call that
 sets the log's context; neither is there for a protocol that says that it needs none
-(`ISteadyReceiver`). What uvloop does at once and Twisted at the
-reactor's next turn, ending a connection or a direction of it, is put off to that
-turn, so that what is written in between is still sent.
+(`ISteadyReceiver`). What uvloop does at once and Twisted at the reactor's next turn,
+ending a connection or a direction of it, is put off to that turn, so that what is
+written in between is still sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
     IConsumer,
@@ -36,21 +35,23 @@ from twisted.internet.protocol import Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import log
 from twisted.python.failure import Failure
-from twisted.python.log import ILogContext
 from zope.interface import directlyProvides, implementer
 
 from sockproto.interfaces import ISteadyReceiver
+from sockproto.uvreactor.naming import Logged, address_of
+from sockproto.uvreactor.views import BorrowedSocket, InPieces, UnderTLS, joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from twisted.internet.address import IPv4Address, IPv6Address
     from twisted.internet.interfaces import IProtocol
 
     from sockproto.interfaces import Writer
     from sockproto.uvreactor.reactor import UvloopReactor
     from sockproto.uvreactor.tcp import Port
 
-__all__ = ["BUFFER_SIZE", "NOBODY", "Connection", "Logged", "address_of"]
+__all__ = ["BUFFER_SIZE", "NOBODY", "Connection"]
 
 BUFFER_SIZE = 65_536
 """Bytes unsent above which a producer is paused; it goes on when all are sent."""
@@ -62,49 +63,8 @@ LOST = Failure(CONNECTION_LOST)
 NO_LINGERING = struct.pack("ii", 1, 0)
 """For SO_LINGER (socket(7)): a close is a reset."""
 
-
 NOBODY = Protocol()
 """Stands where no protocol is yet, and hears nothing."""
-
-
-class Logged:
-    """
-    What can be a context of Twisted's log, without a dictionary of its own.
-    """
-
-    __slots__ = ()
-
-    def logPrefix(self) -> str:
-        raise NotImplementedError
-
-    def __getitem__(self, key: object) -> dict[str, object]:
-        if key is ILogContext:
-            return {"system": self.logPrefix(), "isError": 0}
-        raise KeyError(key)
-
-
-def address_of(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
-    """
-    Have the Twisted address of what a socket calls its own or its peer's name.
-    """
-    if len(name) == 2:
-        # Without its check of "TCP", which takes longer than all else.
-        address = IPv4Address.__new__(IPv4Address)
-        address.type = "TCP"
-        address.host, address.port = name
-        return address
-    host = name[0]
-    if name[3]:  # a link's own address: which link is a part of it
-        flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
-        host = socket.getnameinfo(cast("Any", name), flags)[0]
-    return IPv6Address("TCP", host, *name[1:])
-
-
-def _joined(pieces: Iterable[bytes]) -> bytes:
-    try:
-        return b"".join(pieces)
-    except TypeError:
-        raise TypeError("Data must be bytes") from None
 
 
 def _ignore(data: object) -> None:
@@ -164,7 +124,7 @@ class Connection(Logged):
     _producer_paused = False
     _pulling = False
     _spent = 0  # bytes that a producer has written in this turn
-    _under_tls: _UnderTLS
+    _under_tls: UnderTLS
     _was: type = Protocol  # whose it was
     _write_disconnected = False
 
@@ -180,7 +140,7 @@ class Connection(Logged):
         self.producer: Any = None
         self.streamingProducer = False
         self.data_received = self._receive
-        self._borrowed: _BorrowedSocket | None = None
+        self._borrowed: BorrowedSocket | None = None
         self._buffer_size = BUFFER_SIZE
         self._full = False  # of what is unsent
         self._held: bytes | None = None
@@ -244,7 +204,7 @@ class Connection(Logged):
         else:
             self.data_received = self._receive
         small = self._buffer_size < BUFFER_SIZE
-        self._uv.set_protocol(_InPieces(self, self._buffer_size) if small else self)
+        self._uv.set_protocol(InPieces(self, self._buffer_size) if small else self)
 
     @property
     def bufferSize(self) -> int:
@@ -448,7 +408,7 @@ class Connection(Logged):
             if not self.connected:
                 raise AttributeError("socket")
             uvs = self._uv.get_extra_info("socket")
-            self._borrowed = _BorrowedSocket(uvs.family, uvs.type, 0, uvs.fileno())
+            self._borrowed = BorrowedSocket(uvs.family, uvs.type, 0, uvs.fileno())
             self._borrowed.connection = self
         return self._borrowed
 
@@ -498,11 +458,11 @@ class Connection(Logged):
 
     def write(self, data: bytes) -> None:
         if data.__class__ is not bytes:
-            data = _joined((data,))  # uvloop would keep what may change
+            data = joined((data,))  # uvloop would keep what may change
         self._out(data)
 
     def writeSequence(self, pieces: Iterable[bytes]) -> None:
-        self._out(_joined(pieces))
+        self._out(joined(pieces))
 
     @property
     def _writer(self) -> Writer:
@@ -744,7 +704,7 @@ class Connection(Logged):
         nothing: Any = None  # it is to build no protocol
         factory = TLSMemoryBIOFactory(context_factory, client, nothing)
         above: Any = factory.protocol(factory, self._protocol, False)
-        under = _UnderTLS(self, self._out)
+        under = UnderTLS(self, self._out)
         self._under_tls = under
         before, steady = self._protocol, self._steady
         self.protocol = above
@@ -779,70 +739,3 @@ class Connection(Logged):
             self._out = write
             if self._steady and self.connected and self._reason is None:
                 self._tell(self._protocol.write_to, self._writer)
-
-
-class _InPieces:
-    """
-    A connection as uvloop sees it that is to read little at a time.
-
-    As `asyncio.BufferedProtocol` has it; all else is the connection's. The reactor's
-    connections share a buffer: from `get_buffer` to `buffer_updated` it has one user.
-    """
-
-    def __init__(self, connection: Connection, size: int) -> None:
-        self._connection = connection
-        self._buffer = connection.reactor.buffer[:size]
-        self.eof_received = connection.eof_received
-        self.connection_lost = connection.connection_lost
-        self.pause_writing = connection.pause_writing
-        self.resume_writing = connection.resume_writing
-
-    @property
-    def connection(self) -> Connection:
-        """Whose pieces they are."""
-        return self._connection
-
-    def get_buffer(self, wanted: int) -> memoryview:
-        return self._buffer
-
-    def buffer_updated(self, size: int) -> None:
-        self._connection.data_received(bytes(self._buffer[:size]))
-
-
-class _UnderTLS:
-    """
-    A connection as its TLS sees it: what `startTLS` has changed is what it was.
-    """
-
-    def __init__(self, connection: Connection, write: Any) -> None:
-        self._connection = connection
-        self.write = write
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def writeSequence(self, pieces: Iterable[bytes]) -> None:
-        self.write(_joined(pieces))
-
-    def loseConnection(self) -> None:
-        Connection.loseConnection(self._connection)
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        Connection.registerProducer(self._connection, producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        Connection.unregisterProducer(self._connection)
-
-
-class _BorrowedSocket(socket.socket):
-    """
-    A connection's socket, whose descriptor is uvloop's: that closes it.
-    """
-
-    connection: Connection
-
-    def close(self) -> None:
-        self.connection.let_go()
-
-    def __del__(self) -> None:
-        self.detach()

@@ -16,7 +16,8 @@ from twisted.internet.protocol import Protocol
 from twisted.python import log
 from twisted.python.failure import Failure
 
-from sockproto.uvreactor.connection import NOBODY, Connection, Logged, address_of
+from sockproto.uvreactor.connection import NOBODY, Connection
+from sockproto.uvreactor.naming import Logged, address_of
 
 if TYPE_CHECKING:
     from asyncio import Task
