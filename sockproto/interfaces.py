@@ -99,8 +99,9 @@ class ISteadyReceiver(Interface):
     A protocol whose `dataReceived` a transport may keep, once it is connected.
 
     It is the same one until the transport's `protocol` is set, which may be to the
-    same protocol; and it wants no context of Twisted's log (`log.msg`) around it. So
-    it and a transport like those of `sockproto.uvreactor` have nothing in between.
+    same protocol; it wants no context of Twisted's log (`log.msg`) around it, and
+    passes no descriptors over UNIX sockets (`IUNIXTransport`). So it and a transport
+    like those of `sockproto.uvreactor` have nothing in between.
     """
 
     def write_to(writer: Writer) -> None:

@@ -21,6 +21,7 @@ import os
 import socket
 import stat
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp, unix
@@ -234,16 +235,22 @@ class HoldingReactor(_ListeningReactor):
 # A worker's
 
 
-class _InheritedUnixPort(unix.Port):
+class _Inherited:
     """
-    A UNIX socket whose file, with its mode, is the parent's.
+    The part of a UNIX port whose file, with its mode, is the parent's.
     """
 
     _shouldShutdown = False
 
     def connectionLost(self, reason: Failure) -> None:
-        # Not as its base does, which removes the file.
-        tcp.Port.connectionLost(self, reason)
+        # Not as the port's own, which removes the file.
+        port: Any = self
+        tcp.Port.connectionLost(port, reason)
+
+
+@cache
+def _inherited(kind: type[unix.Port]) -> type[unix.Port]:
+    return type(f"Inherited{kind.__name__}", (_Inherited, kind), {})
 
 
 @implementer(IListeningPort)
@@ -374,7 +381,9 @@ class ServingReactor(_ListeningReactor):
         return self._real.adoptStreamPort(fileDescriptor, addressFamily, factory)
 
     def _adopt_unix(self, descriptor: int, factory: Any) -> Any:
-        port = _InheritedUnixPort._fromListeningDescriptor(  # noqa: SLF001
+        # The reactor may have a kind of its own, as that of `sockproto.uvreactor` has.
+        kind = _inherited(getattr(self._real, "unix_port", unix.Port))
+        port = kind._fromListeningDescriptor(  # noqa: SLF001
             self._real, descriptor, factory
         )
         with socket.fromfd(descriptor, socket.AF_UNIX, socket.SOCK_STREAM) as copy:

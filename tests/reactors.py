@@ -8,10 +8,12 @@ import contextlib  # trial has a use of its own for a module's `suppress`
 import socket
 import struct
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
@@ -19,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 try:
-    from sockproto.uvreactor import UvloopReactor
+    from sockproto.uvreactor import UvloopReactor, unix
 except ImportError:  # pragma: no cover
     UvloopReactor = None  # type: ignore[assignment,misc]
 
@@ -49,6 +51,9 @@ __all__ = [
 
 LONGEST = 5.0
 """Seconds that a test may take before it has failed."""
+
+SOON = 0.001
+"""Seconds until a peer looks again whether the kernel takes more."""
 
 RESET = struct.pack("ii", 1, 0)
 
@@ -127,7 +132,16 @@ class Peer:
         self.ended: str | None = None
 
     def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
+        """Send it all, in this turn or when the other end has taken some."""
+        unsent = memoryview(data)
+        with contextlib.suppress(BlockingIOError):
+            unsent = unsent[self.socket.send(unsent) :]
+        if unsent:
+            self._case.reactor.callLater(SOON, self._go_on_sending, bytes(unsent))
+
+    def _go_on_sending(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # it was ended by either
+            self.send(data)
 
     def take(self, most: int = 1 << 20) -> None:
         """Read once, if there is something."""
@@ -248,6 +262,7 @@ class ReactorCase(SynchronousTestCase):
     """
 
     ours = False
+    over_tcp = True
     reactor: Any
 
     def make_reactor(self) -> Any:
@@ -342,6 +357,11 @@ class ReactorCase(SynchronousTestCase):
         await self.until(lambda: protocol.happened)
         return peer
 
+    @property
+    def of_reset(self) -> type[BaseException]:
+        """Why a connection is lost whose peer resets it: UNIX sockets know none."""
+        return ConnectionLost if self.over_tcp else ConnectionDone
+
     async def lost(self, protocol: Notes) -> type[BaseException] | None:
         await self.until(lambda: protocol.reason)
         return protocol.lost
@@ -378,6 +398,36 @@ class _AsClient:
 
     async def connection(self, protocol: Any) -> Peer:
         peer: Peer = await self.connected(protocol)
+        return peer
+
+
+class _AsUnixServer:
+    """
+    On a UNIX socket; with our reactor as if no protocol passed descriptors.
+    """
+
+    over_tcp = False
+    reactor: Any
+    mktemp: Any
+    until: Any
+
+    async def connection(self, protocol: Any) -> Peer:
+        if isinstance(self.reactor, UvloopReactor):
+
+            class ForAny(unix.Port):
+                def passes_no_descriptors(self, protocol: object) -> bool:
+                    return True
+
+            self.reactor.unix_port = ForAny
+        case: Any = self
+        path = self.mktemp()
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        port = self.reactor.listenUNIX(path, Server(lambda: protocol))
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        peer = Peer(case, sock)
+        await self.until(lambda: protocol.happened)
+        await port.stopListening()
         return peer
 
 
@@ -444,6 +494,8 @@ def on_both_sides(*contracts: type) -> dict[str, type]:
             "OfClientOnStock": (OnStock, _AsClient),
             "OfServerOnOurs": (OnOurs, _AsServer),
             "OfClientOnOurs": (OnOurs, _AsClient),
+            "OfUnixServerOnStock": (OnStock, _AsUnixServer),
+            "OfUnixServerOnOurs": (OnOurs, _AsUnixServer),
         },
     )
 

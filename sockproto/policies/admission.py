@@ -19,6 +19,7 @@ from sockproto.checks import (
     whole_number,
 )
 from sockproto.closing import LONGEST_LAST_WORDS, OrderlyClose
+from sockproto.interfaces import ISteadyReceiver
 from sockproto.peers import Networks, peer_group_of
 from sockproto.reporting import Log, Occasional, log
 from sockproto.spelling import counted
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     )
     from twisted.python.failure import Failure
 
-    from sockproto.interfaces import Attendant
+    from sockproto.interfaces import Attendant, Writer
 
 __all__ = ["Admission", "Gate"]
 
@@ -225,7 +226,7 @@ class _OfPeer:
         """It was not counted any more."""
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, ISteadyReceiver)
 class _RefusedConnection(Protocol):
     """
     Is reset at once, or hears why first.
@@ -249,6 +250,9 @@ class _RefusedConnection(Protocol):
         transport.write(admission.last_words)
         self._close = OrderlyClose(transport, admission.clock)
         self._close.begin(input_ended=False)
+
+    def write_to(self, writer: Writer) -> None:
+        """What it writes is little."""
 
     def dataReceived(self, data: bytes) -> None:
         if self._close is not None:

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol
 
     from sockproto.interfaces import Writer
+    from sockproto.uvreactor.accepting import AcceptingPort
     from sockproto.uvreactor.reactor import UvloopReactor
-    from sockproto.uvreactor.tcp import Port
 
 __all__ = ["BUFFER_SIZE", "NOBODY", "Connection"]
 
@@ -130,7 +130,9 @@ class Connection(Logged):
 
     _client_of_tls: bool
 
-    def __init__(self, reactor: UvloopReactor, server: Port | None = None) -> None:
+    def __init__(
+        self, reactor: UvloopReactor, server: AcceptingPort | None = None
+    ) -> None:
         self.reactor = reactor
         self.server = server
         self.TLS = False

@@ -4,9 +4,9 @@ The reactor: Twisted's on asyncio, with a uvloop under it and other transports.
 Theory of operation. All that Twisted's asyncio reactor does it does here too, on a
 loop of uvloop's: timers, threads, processes, descriptors. What is another's is TCP:
 a port has its connections accepted by uvloop, and a client's socket is handed over
-once it is connected (`sockproto.uvreactor.tcp`). UNIX sockets and UDP keep to
-Twisted's descriptors: the one passes descriptors, the other reports its errors from
-`write`, and uvloop's transports do neither.
+once it is connected (`sockproto.uvreactor.tcp`). UNIX sockets that may pass descriptors
+(`sockproto.uvreactor.unix`) and UDP, which reports its errors from `write`, keep to
+Twisted's descriptors: uvloop's transports do neither.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from twisted.python import context
 from twisted.python.failure import Failure
 from twisted.python.log import callWithLogger
 
+from sockproto.uvreactor import unix
+from sockproto.uvreactor.accepting import AcceptingPort
 from sockproto.uvreactor.connection import BUFFER_SIZE, Connection
 from sockproto.uvreactor.tcp import Connector, Port
 from sockproto.uvreactor.udp import DatagramPort
@@ -75,14 +77,16 @@ class UvloopReactor(AsyncioSelectorReactor):
         buffer: where what is read in pieces comes to.
         kept: what has to be closed when the reactor ends, beside Twisted's readers.
         something_is_due: there may be calls that were put off to the next turn.
+        unix_port: makes its ports on UNIX sockets.
 
     Raises:
         ImportError: uvloop is too old.
     """
 
     log_contexts: list[Any]
-    kept: set[Connection | Port]
+    kept: set[Connection | AcceptingPort]
     something_is_due = False
+    unix_port = unix.Port
 
     _crashed = False
     _scheduledAt: Any
@@ -126,13 +130,13 @@ class UvloopReactor(AsyncioSelectorReactor):
         ]
 
     def addReader(self, reader: Any) -> None:
-        if isinstance(reader, Connection | Port):
+        if _is_ours(reader):
             reader.startReading()
         else:
             super().addReader(reader)
 
     def removeReader(self, reader: Any) -> None:
-        if isinstance(reader, Connection | Port):
+        if _is_ours(reader):
             reader.stopReading()
         else:
             super().removeReader(reader)
@@ -261,14 +265,32 @@ class UvloopReactor(AsyncioSelectorReactor):
         connector.connect()
         return connector
 
+    def listenUNIX(
+        self,
+        address: Any,
+        factory: Any,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: Any = 0,
+    ) -> unix.Port:
+        listening = self.unix_port(address, factory, backlog, mode, self, wantPID)
+        listening.startListening()
+        return listening
+
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: Any
     ) -> Any:
-        if addressFamily == socket.AF_UNIX or addressFamily not in self._FAMILIES:
-            return super().adoptStreamPort(fileDescriptor, addressFamily, factory)
-        listening = Port._fromListeningDescriptor(
-            self, fileDescriptor, addressFamily, factory
-        )
+        listening: Any
+        if addressFamily == socket.AF_UNIX:
+            listening = self.unix_port._fromListeningDescriptor(
+                self, fileDescriptor, factory
+            )
+        elif addressFamily in self._FAMILIES:
+            listening = Port._fromListeningDescriptor(
+                self, fileDescriptor, addressFamily, factory
+            )
+        else:
+            raise UnsupportedAddressFamily(addressFamily)
         listening.startListening()
         return listening
 
@@ -295,6 +317,13 @@ class UvloopReactor(AsyncioSelectorReactor):
         return listening
 
     _FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+def _is_ours(reader: Any) -> bool:
+    """Tell whether uvloop reads for it, or accepts."""
+    if isinstance(reader, AcceptingPort):
+        return not reader.by_descriptor
+    return isinstance(reader, Connection)
 
 
 def install(eventloop: AbstractEventLoop | None = None) -> UvloopReactor:

@@ -4,7 +4,6 @@ TCP ports and clients whose connections are uvloop's.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from functools import partial
@@ -16,20 +15,19 @@ from twisted.internet.protocol import Protocol
 from twisted.python import log
 from twisted.python.failure import Failure
 
+from sockproto.uvreactor.accepting import AcceptingPort
 from sockproto.uvreactor.connection import NOBODY, Connection
-from sockproto.uvreactor.naming import Logged, address_of
+from sockproto.uvreactor.naming import address_of
 
 if TYPE_CHECKING:
     from asyncio import Task
+    from collections.abc import Coroutine
 
     from twisted.internet.interfaces import IProtocol
 
     from sockproto.uvreactor.reactor import UvloopReactor
 
-__all__ = ["Connector", "Port"]
-
-RETRY_SECONDS = 1.0
-"""Until a port looks again for a descriptor, when there is none left."""
+__all__ = ["Connector", "Port", "ServerConnection"]
 
 _MOST_QUEUED = struct.Struct("=I")
 """`tcpi_sacked` of a listening socket: the greatest length of its queue."""
@@ -44,7 +42,7 @@ class ServerConnection(Connection):
 
     _client_of_tls = False
 
-    server: Port
+    server: AcceptingPort
 
     def _peer_name(self) -> Any:
         return self._uv.get_extra_info("peername")
@@ -192,75 +190,18 @@ class Connector(tcp.Connector):
         return _Attempt(self.host, self.port, self.bindAddress, self, self.reactor)
 
 
-class Port(Logged, tcp.Port):
+class Port(AcceptingPort, tcp.Port):
     """
     Twisted's port, whose connections are accepted by uvloop.
-
-    uvloop listens on a copy of the descriptor; so it can be stopped, as a port can
-    be paused, and the kernel goes on to queue those who come.
     """
 
     transport: Any = ServerConnection
-    reactor: UvloopReactor
-    factory: Any
 
-    _accepting: Any = None
-    _copy: socket.socket | None = None
-    _later: Any = None
-
-    def logPrefix(self) -> str:
-        return cast("str", tcp.Port.logPrefix(self))
-
-    def startReading(self) -> None:
-        if self._accepting is not None:
-            return
-        copy, self._copy = self._copy or self._copied(), None
-        if copy is None:
-            self._later = self.reactor.callLater(RETRY_SECONDS, self.startReading)
-            return
-        # With a socket, this coroutine ends without having waited.
-        listening = self.reactor.loop.create_server(
-            partial(self.transport, self.reactor, self),
-            sock=copy,
-            backlog=_backlog_of(self.socket) if self.backlog is None else self.backlog,
+    def _accept(self, listening: socket.socket) -> Coroutine[Any, Any, Any]:
+        backlog = _backlog_of(self.socket) if self.backlog is None else self.backlog
+        making = partial(self.transport, self.reactor, self)
+        loop: Any = self.reactor.loop
+        accepting: Coroutine[Any, Any, Any] = loop.create_server(
+            making, sock=listening, backlog=backlog
         )
-        try:
-            listening.send(None)
-        except StopIteration as done:
-            self._accepting = done.value
-        self.reactor.kept.add(self)
-
-    @property
-    def reads(self) -> bool:
-        """Whether it accepts."""
-        return self._accepting is not None
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def stopReading(self) -> None:
-        if self._accepting is not None:
-            accepting, self._accepting = self._accepting, None
-            accepting.close()
-            self.reactor.kept.discard(self)
-            if not self.disconnecting:
-                # For the next time, when there may be no descriptor left.
-                self._copy = self._copied()
-        elif self._later is not None and self._later.active():
-            self._later.cancel()
-
-    def _copied(self) -> socket.socket | None:
-        try:
-            copy = os.dup(self.socket.fileno())
-        except OSError as error:
-            log.msg(f"Port {self._realPortNumber} cannot accept now: {error}")
-            return None
-        # Not `socket.dup`: that has it block, and with it all others of its copies.
-        return socket.socket(self.socket.family, self.socketType, 0, copy)
-
-    def connectionLost(self, reason: Failure) -> None:
-        self.stopReading()
-        if self._copy is not None:
-            self._copy.close()
-            self._copy = None
-        super().connectionLost(reason)
+        return accepting

@@ -309,7 +309,7 @@ class PushContract(SideContract):
         """A producer is stopped once when the connection is lost, however it is."""
         for how, reason in (
             ("close", ConnectionDone),
-            ("reset", ConnectionLost),
+            ("reset", self.of_reset),
         ):
             protocol, peer, producer = await self.pushing()
             protocol.transport.registerProducer(producer, True)

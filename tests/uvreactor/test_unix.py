@@ -1,17 +1,34 @@
 """
-UNIX sockets, which keep Twisted's transports: what is written at the end of the turn.
+UNIX sockets: Twisted's transports, written to at the end of the turn, and uvloop's.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
+import os
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IUNIXTransport
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.task import Clock
 
+from sockproto import Admission, EchoFactory, Gate
 from tests.reactors import Contract, Notes, Peer, Server, in_reactor, on_both
 from tests.uvreactor.test_ending import BIG
+from tests.uvreactor.test_raising import raiser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.python.failure import Failure
 
 
 class UnixContract(Contract):
@@ -105,4 +122,271 @@ class UnixContract(Contract):
         self.assertEqual(len(peer.received), len(asked))
 
 
-globals().update(on_both(UnixContract))
+class Passing(Notes):
+    """
+    Takes and sends descriptors.
+    """
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        read, write = os.pipe()
+        os.write(write, b"in the pipe")
+        self.transport.sendFileDescriptor(read)
+        self.transport.write(b"a pipe")
+        self.ends = read, write
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        for each in self.ends:
+            os.close(each)
+
+
+class UnixPortContract(Contract):
+    """
+    What is accepted, whoever accepts.
+    """
+
+    reactor: Any
+
+    def path(self) -> str:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return str(Path(folder.name, "s"))
+
+    def client(self, path: str) -> Peer:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        return Peer(self, sock)
+
+    def echo(self) -> EchoFactory:
+        return EchoFactory(Clock(), log="none")
+
+    async def check_echoed(self, peer: Peer, data: bytes) -> None:
+        peer.send(data)
+        self.assertEqual(await peer.has(len(data)), data)
+        peer.shut()
+        self.assertEqual(await peer.end(), "closed")
+
+    def is_by_uvloop(self, protocol: Any) -> bool:
+        return not IUNIXTransport.providedBy(protocol.transport)
+
+    @in_reactor
+    async def test_steady(self) -> None:
+        """A service's connections are uvloop's; its file goes with the port."""
+        factory, path = self.echo(), self.path()
+        port = self.reactor.listenUNIX(path, factory)
+        self.assertIn(port, self.reactor.getReaders())
+        for _ in range(3):
+            peer = self.client(path)
+            await self.until(lambda: factory.connections)
+            (protocol,) = factory.connections
+            transport = protocol.transport
+            self.assertEqual(self.is_by_uvloop(protocol), self.ours)
+            self.assertEqual(transport.getHost(), UNIXAddress(path))  # type: ignore[attr-defined]
+            self.assertEqual(transport.getPeer(), UNIXAddress(None))
+            await self.check_echoed(peer, BIG)
+            await self.until(lambda: not factory.connections)
+        await port.stopListening()
+        self.assertFalse(there(path))
+        self.assertNotIn(port, self.reactor.getReaders())
+
+    @in_reactor
+    async def test_named(self) -> None:
+        """A client that is bound has an address, and what is logged has it."""
+        factory, path, own = self.echo(), self.path(), self.path()
+        port = self.reactor.listenUNIX(path, factory)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(own)
+            sock.connect(path)
+            await self.until(lambda: factory.connections)
+            (protocol,) = factory.connections
+            self.assertEqual(protocol.transport.getPeer(), UNIXAddress(own))
+            prefix = protocol.transport.logPrefix()  # type: ignore[attr-defined]
+            self.assertIn("EchoProtocol", prefix)
+        await self.until(lambda: not factory.connections)
+        await port.stopListening()
+
+    @in_reactor
+    async def test_abstract(self) -> None:
+        """A name that is no file's serves as well."""
+        factory, path = self.echo(), f"\0{self.path()}"
+        port = self.reactor.listenUNIX(path, factory)
+        await self.check_echoed(self.client(path), b"hello")
+        await port.stopListening()
+
+    @in_reactor
+    async def test_passing(self) -> None:
+        """Who may pass descriptors can, those that wait when that is found out too."""
+        path = self.path()
+        port = self.reactor.listenUNIX(path, Server(Passing))
+        peers = [self.client(path) for _ in range(3)]
+        built = port.factory.built
+        await self.until(lambda: len(built) == len(peers))
+        self.assertTrue(all(map(IUNIXTransport.providedBy, map(_transport, built))))
+        for peer in [*peers, self.client(path)]:
+            taken: list[int] = []
+
+            def came(peer: Peer = peer, taken: list[int] = taken) -> list[int]:
+                with contextlib.suppress(BlockingIOError):
+                    data, taken[:], *_ = socket.recv_fds(peer.socket, 100, 1)
+                    self.assertLessEqual(b"a pipe".find(data), 0)
+                return taken
+
+            await self.until(came)
+            self.assertEqual(os.read(taken[0], 100), b"in the pipe")
+            os.close(taken[0])
+            peer.close()
+        await self.until(lambda: len(built) == len(peers) + 1)
+        await self.until(lambda: all(each.reason for each in built))
+        await port.stopListening()
+        self.assertFalse(there(path))
+
+    @in_reactor
+    async def test_of_several_kinds(self) -> None:
+        """Of one port each is served, whichever came first."""
+        services = self.echo()
+        for order in itertools.permutations(["service", "other", "service"]):
+            kinds = {"service": services, "other": Server(echoing)}
+            path = self.path()
+            port = self.reactor.listenUNIX(path, InTurn([kinds[k] for k in order]))
+            for _ in order:
+                await self.check_echoed(self.client(path), b"hello")
+            await port.stopListening()
+
+    @in_reactor
+    async def test_refused(self) -> None:
+        """A factory that wants none has them closed, and goes on."""
+        path = self.path()
+        port = self.reactor.listenUNIX(path, Server(lambda: None))
+        for _ in range(2):
+            self.assertIn(await self.client(path).end(), ("closed", "reset"))
+        await port.stopListening()
+
+    @in_reactor
+    async def test_not_admitted(self) -> None:
+        """Who is refused by a policy changes nothing for the others."""
+        factory, path = self.echo(), self.path()
+        gate = Gate(Clock(), most=1)
+        for last_words in (b"", b"full"):
+            guarded = Admission(factory, gate, clock=Clock(), last_words=last_words)
+            port = self.reactor.listenUNIX(path, guarded)
+            first = self.client(path)
+            await self.until(lambda: factory.connections)
+            refused = self.client(path)
+            if last_words:
+                self.assertEqual(await refused.has(len(last_words)), last_words)
+            else:
+                self.assertEqual(await refused.end(), "closed")
+            refused.close()
+            await self.check_echoed(first, b"hello")
+            await self.until(lambda: not gate.connected)
+            second = self.client(path)
+            await self.until(lambda: factory.connections)
+            (protocol,) = factory.connections
+            self.assertEqual(self.is_by_uvloop(protocol), self.ours)
+            await self.check_echoed(second, b"hello")
+            await port.stopListening()
+
+    @in_reactor
+    async def test_stopped_by_its_first(self) -> None:
+        """A protocol may stop the port in `connectionMade`; nobody else is accepted."""
+        stopped: list[Any] = []
+
+        def stop(protocol: Notes) -> None:
+            stopped.append(port.stopListening())
+
+        path = self.path()
+        port = self.reactor.listenUNIX(path, Server(lambda: Notes(connectionMade=stop)))
+        peers = [self.client(path)]
+        await self.until(lambda: stopped)
+        await stopped[0]
+        self.assertNotIn(port, self.reactor.getReaders())
+        port.factory.built[0].transport.loseConnection()
+        self.assertEqual(await peers[0].end(), "closed")
+
+    @in_reactor
+    async def test_paused(self) -> None:
+        """A port that is not read keeps those who come until it is."""
+        for build in (lambda: self.echo().buildProtocol(None), Notes):
+            path = self.path()
+            port = self.reactor.listenUNIX(path, Server(build))
+            built = port.factory.built
+            first = self.client(path)
+            await self.until(partial(has, built, 1))
+            self.reactor.removeReader(port)
+            self.assertNotIn(port, self.reactor.getReaders())
+            second = self.client(path)
+            await self.turns()
+            self.assertEqual(len(built), 1)
+            self.reactor.addReader(port)
+            await self.until(partial(has, built, 2))
+            first.close()
+            second.close()
+            await port.stopListening()
+            await self.turns()
+
+    @in_reactor
+    async def test_adopted(self) -> None:
+        """A socket that listens already is adopted."""
+        factory, path = self.echo(), self.path()
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path)
+            listening.listen()
+            listening.setblocking(False)
+            port = self.reactor.adoptStreamPort(
+                listening.fileno(), socket.AF_UNIX, factory
+            )
+        peer = self.client(path)
+        await self.until(lambda: factory.connections)
+        (protocol,) = factory.connections
+        self.assertEqual(self.is_by_uvloop(protocol), self.ours)
+        await self.check_echoed(peer, b"hello")
+        await port.stopListening()
+
+    @in_reactor
+    async def test_no_descriptor_left(self) -> None:
+        """Without one for the first that may pass some, it is closed; others come."""
+        path = self.path()
+        port = self.reactor.listenUNIX(path, Server(Notes))
+        if self.ours:
+            self.patch(os, "dup", raiser(OSError(errno.EMFILE, "a test's")))
+            peer = self.client(path)
+            self.assertIn(await peer.end(), ("closed", "reset"))
+            self.assertEqual(self.logged(OSError), [OSError])
+        peer = self.client(path)
+        await self.until(lambda: any(each.happened for each in port.factory.built))
+        await port.stopListening()
+        peer.close()
+
+
+class InTurn(Factory):
+    """
+    Has each protocol built by the next of some factories.
+    """
+
+    noisy = False
+
+    def __init__(self, factories: Iterable[Any]) -> None:
+        self._factories = iter(factories)
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return next(self._factories).buildProtocol(addr)
+
+
+def echoing() -> Notes:
+    return Notes(dataReceived=lambda p, data: p.transport.write(data))
+
+
+def there(path: str) -> bool:
+    return Path(path).exists()
+
+
+def has(things: list[Any], count: int) -> bool:
+    return len(things) == count
+
+
+def _transport(protocol: Any) -> Any:
+    return protocol.transport
+
+
+globals().update(on_both(UnixContract, UnixPortContract))

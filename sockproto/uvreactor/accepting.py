@@ -1,0 +1,108 @@
+"""
+Ports whose connections are accepted by uvloop.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import tcp
+from twisted.python import log
+
+from sockproto.uvreactor.naming import Logged
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from twisted.python.failure import Failure
+
+    from sockproto.uvreactor.reactor import UvloopReactor
+
+__all__ = ["AcceptingPort"]
+
+RETRY_SECONDS = 1.0
+"""Until a port looks again for a descriptor, when there is none left."""
+
+
+class AcceptingPort(Logged, tcp.Port):
+    """
+    One of Twisted's ports, by what is beside it among a class's bases.
+
+    uvloop listens on a copy of the descriptor; so it can be stopped, as a port can
+    be paused, and the kernel goes on to queue those who come.
+    """
+
+    reactor: UvloopReactor
+    factory: Any
+
+    by_descriptor = False
+    """Whether it accepts as Twisted does."""
+
+    _accepting: Any = None
+    _copy: socket.socket | None = None
+    _later: Any = None
+
+    def _accept(self, listening: socket.socket) -> Coroutine[Any, Any, Any]:
+        """Have uvloop accept from this, which is its own to close."""
+        raise NotImplementedError
+
+    def logPrefix(self) -> str:
+        prefix: str = tcp.Port.logPrefix(self)
+        return prefix
+
+    def startReading(self) -> None:
+        if self._accepting is not None:
+            return
+        copy, self._copy = self._copy or self._copied(), None
+        if copy is None:
+            self._later = self.reactor.callLater(RETRY_SECONDS, self.startReading)
+            return
+        # With a socket, this coroutine ends without having waited.
+        accepting = self._accept(copy)
+        try:
+            accepting.send(None)
+        except StopIteration as done:
+            self._accepting = done.value
+        self.reactor.kept.add(self)
+
+    @property
+    def reads(self) -> bool:
+        """Whether it accepts."""
+        return self._accepting is not None
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def stopReading(self) -> None:
+        if self._accepting is not None:
+            accepting, self._accepting = self._accepting, None
+            accepting.close()
+            self.reactor.kept.discard(self)
+            if not (self.disconnecting or self.by_descriptor):
+                # For the next time, when there may be no descriptor left.
+                self._copy = self._copied()
+        elif self._later is not None and self._later.active():
+            self._later.cancel()
+        if self.disconnecting or self.by_descriptor:
+            self._close_copy()
+
+    def _close_copy(self) -> None:
+        if self._copy is not None:
+            self._copy.close()
+            self._copy = None
+
+    def _copied(self) -> socket.socket | None:
+        try:
+            copy = os.dup(self.socket.fileno())
+        except OSError as error:
+            log.msg(f"{self} cannot accept now: {error}")
+            return None
+        # Not `socket.dup`: that has it block, and with it all others of its copies.
+        return socket.socket(self.socket.family, self.socketType, 0, copy)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.stopReading()
+        self._close_copy()
+        super().connectionLost(reason)
