@@ -1,5 +1,10 @@
 """
 Ports whose connections are accepted by uvloop.
+
+Theory of operation. uvloop listens on a copy of the descriptor; so it can be stopped,
+as a port can be paused, and the kernel goes on to queue those who come. It accepts one
+connection in a turn, and when turns are long, as others have much to do in them, the
+queue would be long, too: who comes after a while finds all accepted that wait.
 """
 
 from __future__ import annotations
@@ -18,9 +23,16 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
+    from sockproto.uvreactor.connection import Connection
     from sockproto.uvreactor.reactor import UvloopReactor
 
 __all__ = ["AcceptingPort"]
+
+LONG_TURN = 0.005
+"""Seconds after which it is looked whether more than one waits."""
+
+MOST_AT_ONCE = 100
+"""Those who are accepted then, so that others have their turn."""
 
 RETRY_SECONDS = 1.0
 """Until a port looks again for a descriptor, when there is none left."""
@@ -29,9 +41,6 @@ RETRY_SECONDS = 1.0
 class AcceptingPort(Logged, tcp.Port):
     """
     One of Twisted's ports, by what is beside it among a class's bases.
-
-    uvloop listens on a copy of the descriptor; so it can be stopped, as a port can
-    be paused, and the kernel goes on to queue those who come.
     """
 
     reactor: UvloopReactor
@@ -40,6 +49,7 @@ class AcceptingPort(Logged, tcp.Port):
     by_descriptor = False
     """Whether it accepts as Twisted does."""
 
+    _accepted_at = 0.0
     _accepting: Any = None
     _copy: socket.socket | None = None
     _later: Any = None
@@ -47,6 +57,38 @@ class AcceptingPort(Logged, tcp.Port):
     def _accept(self, listening: socket.socket) -> Coroutine[Any, Any, Any]:
         """Have uvloop accept from this, which is its own to close."""
         raise NotImplementedError
+
+    def _connection(self) -> Connection:
+        """Have one to be made."""
+        raise NotImplementedError
+
+    def has_accepted(self) -> None:
+        """One has come; if it is long after the last, look whether more wait."""
+        now = self.reactor.loop.time()
+        if now - self._accepted_at > LONG_TURN and self.reads:
+            self._accept_more()
+        self._accepted_at = now
+
+    def _accept_more(self) -> None:
+        for _ in range(MOST_AT_ONCE):
+            try:
+                taken, _ = self.socket.accept()
+            except OSError:  # nobody waits, or uvloop will see what is wrong
+                break
+            taken.setblocking(False)
+            self.reactor.loop.create_task(self._hand_over(taken, self._connection()))
+
+    async def _hand_over(self, taken: socket.socket, connection: Any) -> None:
+        def made(uv: Any) -> None:
+            taken.detach()  # uvloop closes the descriptor, and keeps this for longer
+            del connection.connection_made
+            connection.connection_made(uv)
+
+        connection.connection_made = made
+        try:
+            await self.reactor.loop.connect_accepted_socket(lambda: connection, taken)
+        except OSError:
+            taken.close()
 
     def logPrefix(self) -> str:
         prefix: str = tcp.Port.logPrefix(self)

@@ -162,6 +162,7 @@ class Connection(Logged):
         reactor.kept.add(self)
         self.connected = 1
         self._out = uv.write
+        reactor.something_is_due = False
         contexts = reactor.log_contexts
         contexts.append(self.server or self)
         try:

@@ -49,9 +49,10 @@ class ServerConnection(Connection):
 
     def _build(self) -> IProtocol | None:
         name = self._uv.get_extra_info("peername")
+        port = self.server
+        port.has_accepted()
         if name is None:  # it was reset before we saw it
             return None
-        port = self.server
         protocol: IProtocol | None = port.factory.buildProtocol(address_of(name))
         if protocol is not None:
             self.sessionno = port.sessionno
@@ -205,3 +206,7 @@ class Port(AcceptingPort, tcp.Port):
             making, sock=listening, backlog=backlog
         )
         return accepting
+
+    def _connection(self) -> Connection:
+        connection: Connection = self.transport(self.reactor, self)
+        return connection

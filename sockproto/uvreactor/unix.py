@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IProtocol
 
+    from sockproto.uvreactor.connection import Connection
+
 __all__ = ["Port"]
 
 
@@ -40,6 +42,7 @@ class UNIXConnection(ServerConnection):
 
     def _build(self) -> IProtocol | None:
         port = self.server
+        port.has_accepted()
         name = self._peer_name()
         protocol: Any = port.factory.buildProtocol(UNIXAddress(name))
         if protocol is None:
@@ -93,6 +96,9 @@ class Port(AcceptingPort, unix.Port):
             making, sock=listening, backlog=self.backlog
         )
         return accepting
+
+    def _connection(self) -> Connection:
+        return UNIXConnection(self.reactor, self)
 
     def passes_no_descriptors(self, protocol: object) -> bool:
         """Ask whether a protocol takes and sends none, as far as it says so."""

@@ -4,9 +4,13 @@ Ports: accepting, pausing, stopping, and being another's.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
-from typing import Any
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import CannotListenError, ConnectionDone, ConnectionLost
@@ -20,6 +24,14 @@ from tests.reactors import (
     in_reactor,
     on_both,
 )
+from tests.uvreactor.test_raising import Steady
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+with contextlib.suppress(ImportError):
+    from sockproto.uvreactor import accepting
+    from sockproto.uvreactor.tcp import ServerConnection
 
 BACKLOG = struct.Struct("8B 6I")
 """The head of tcp_info (linux/tcp.h): of a listener, the last is its backlog."""
@@ -276,6 +288,80 @@ class FairnessContract(Contract):
         await self.until(lambda: all(each.reason for each in other.factory.built))
         await port.stopListening()
         await other.stopListening()
+
+    async def turns_for(self, connect: Callable[[], Peer], factory: Any) -> int:
+        """Count the turns that 30 who have come at once wait to be accepted."""
+        counted = 0
+
+        def count() -> None:
+            nonlocal counted
+            if len(factory.built) < len(peers):
+                counted += 1
+                self.reactor.callLater(0, count)
+
+        peers = [connect() for _ in range(30)]
+        count()
+        await self.until(lambda: len(factory.built) == len(peers))
+        for peer, protocol in zip(peers, factory.built, strict=True):
+            self.assertTrue(protocol.happened)
+            peer.close()
+            await self.lost(protocol)
+        factory.built.clear()
+        return counted
+
+    @in_reactor
+    async def test_calls_of_others(self) -> None:
+        """Who comes does not have made what others have put off."""
+        called: list[object] = []
+
+        def again() -> None:
+            called.append(self.reactor.callLater(0, again))
+
+        def made(protocol: Notes) -> None:
+            before.append(len(called))
+
+        before: list[int] = []
+        after: list[int] = []
+        port = self.listen(lambda: Notes(connectionMade=made))
+        if self.ours:
+            made_by_uvloop = ServerConnection.connection_made
+
+            def connection_made(connection: Any, uv: Any) -> None:
+                made_by_uvloop(connection, uv)
+                after.append(len(called))
+
+            self.patch(ServerConnection, "connection_made", connection_made)
+        again()
+        peers = [self.peer_of(port) for _ in range(5)]
+        await self.until(lambda: len(before) == len(peers))
+        if self.ours:
+            self.assertEqual(before, after)
+        for peer in peers:
+            peer.close()
+        await self.until(lambda: all(each.reason for each in port.factory.built))
+        await port.stopListening()
+
+    @in_reactor
+    async def test_crowd(self) -> None:
+        """A crowd is accepted within few turns, if these are long."""
+        if self.ours:
+            self.patch(accepting, "LONG_TURN", 0)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = str(Path(folder.name, "s"))
+
+        def connect_unix() -> Peer:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(path)
+            return Peer(self, sock)
+
+        on_tcp = self.listen(Notes)
+        on_unix = self.reactor.listenUNIX(path, Server(Steady))
+        ways = ((on_tcp, partial(self.peer_of, on_tcp)), (on_unix, connect_unix))
+        for port, connect in ways:
+            for _ in range(2):
+                self.assertLess(await self.turns_for(connect, port.factory), 20)
+            await port.stopListening()
 
 
 globals().update(on_both(PortContract, FairnessContract))
