@@ -29,6 +29,7 @@ from servers import (
     MIB,
     PATIENCE,
     PLACE,
+    WITH_TLS,
     Row,
     Server,
     certificate_files,
@@ -53,7 +54,7 @@ def memory() -> Iterator[Row]:
         tls = f"ssl:0:interface={LOOPBACK}:privateKey={key}:certKey={certificate}"
         for case in (
             Memory("echo", "echo", rates),
-            Memory("echo, TLS", "echo", rates, secure=True, bound=384),
+            Memory("echo, TLS", "echo", rates, secure=True, bound=WITH_TLS),
             Memory(
                 "hello line",
                 "hello",
@@ -66,7 +67,7 @@ def memory() -> Iterator[Row]:
                 (*rates, "--framing=line", "--delay=0"),
                 data=LETTERS,
                 secure=True,
-                bound=384,
+                bound=WITH_TLS,
             ),
         ):
             place = tls if case.secure else PLACE

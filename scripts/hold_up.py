@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from servers import (
+    A_CONNECTION,
     KIB,
     LOOPBACK,
     MIB,
@@ -35,6 +36,7 @@ from servers import (
     PLACE,
     SERVE,
     TWISTD,
+    WITH_TLS,
     Row,
     Server,
     certificate_files,
@@ -232,7 +234,7 @@ class Memory:
     pieces: int = 64 * KIB
     delay: float = 0.0
     secure: bool = False
-    bound: int = 256
+    bound: int = A_CONNECTION
 
 
 FLOODERS = 100
@@ -240,7 +242,7 @@ LETTERS = b"a\n" * (32 * KIB)
 
 MEMORY = (
     Memory("echo", "echo"),
-    Memory("echo, TLS", "echo", secure=True, bound=384),
+    Memory("echo, TLS", "echo", secure=True, bound=WITH_TLS),
     *(
         Memory(
             f"hello auto, delay {delay:g}, TLS",
@@ -249,7 +251,7 @@ MEMORY = (
             data=LETTERS,
             delay=delay,
             secure=True,
-            bound=384,
+            bound=WITH_TLS,
         )
         for delay in (1.0, 0.0)
     ),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = [
+    "A_CONNECTION",
     "KIB",
     "LOOPBACK",
     "MIB",
@@ -32,6 +33,7 @@ __all__ = [
     "PLACE",
     "SERVE",
     "TWISTD",
+    "WITH_TLS",
     "Row",
     "Runs",
     "Server",
@@ -55,6 +57,9 @@ PATIENCE = 30.0
 
 REACTOR = os.environ.get("REACTOR", "stock")
 """What the servers run on, `stock` or `uvloop`: `REACTOR=uvloop python scripts/...`."""
+
+A_CONNECTION, WITH_TLS = (256, 384) if REACTOR == "stock" else (330, 450)
+"""KiB that one may cost whose peer does not read (docs/limits.md)."""
 
 SERVE = (sys.executable, "-m", "sockproto", "serve", f"--reactor={REACTOR}")
 TWISTD = (

@@ -167,7 +167,8 @@ class Crowd:
         writer.write(b"Micha" if self._random.random() < 0.5 else self._data)
         await asyncio.sleep(self._random.random() / 10)
         raw: socket.socket = writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(OSError):  # the server was first, as TLS may be
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
         return True
 

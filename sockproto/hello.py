@@ -66,7 +66,7 @@ WAITING_SIZE = 32_768
 """
 Bytes that wait for their delay before we stop reading. One read more may come
 on top, of up to 64 KiB, and as much waits to be sent: together they stay below
-256 KiB a connection. On uvloop, whose reads are of up to 250 KiB, it is 320.
+256 KiB a connection. On uvloop, whose reads are of up to 250 KiB, it is 330.
 """
 
 READ_COST = 128
