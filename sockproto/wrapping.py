@@ -245,7 +245,8 @@ class ConnectionWrapper(Layer):
             protocol = account
         before: Any = self.inner
         if before is not protocol and ISteadyReceiver.providedBy(before):
-            # Nobody tells it any more when that changes.
+            # Nobody tells it any more when that changes: not to us, but through us.
+            self._drop_shortcuts("write", "writeSequence")
             before.write_to(self)
         self.inner = protocol
         self.inner_changed()

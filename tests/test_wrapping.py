@@ -982,6 +982,21 @@ class SteadyTests(SynchronousTestCase):
         successor.transport.write(b"hello")
         self.assertEqual((other.value(), transport.value()), (b"", b"hello"))
 
+    def test_handed_over_outside(self) -> None:
+        """Who was within goes on through all who stand there, as they are by then."""
+        for kinds in ((PLAIN, PLAIN), (PLAIN, Marks), (PLAIN, PLAIN, PLAIN)):
+            outer, transport = self.echo(*kinds)
+            before = StringTransport()
+            outer.write_to(before)
+            echo = outer.protocol
+            while isinstance(echo, ConnectionWrapper):
+                echo = echo.protocol
+            outer.protocol = Plain()
+            echo.dataReceived(b"late")
+            echo.transport.write(b"later")
+            self.assertEqual(before.value(), b"")
+            self.assertIn(b"late", transport.value().lower())
+
     def test_of_others(self) -> None:
         """Who did not ask for it is not told."""
         outer = wrapped(Patient(), PLAIN)
