@@ -44,6 +44,9 @@ __all__ = [
     "told",
 ]
 
+IP_BIND_ADDRESS_NO_PORT = 24
+"""The kernel chooses the port when it connects (ip(7)); Python 3.12 has the name."""
+
 
 class Gone(Exception):
     """
@@ -89,6 +92,8 @@ class Crowd:
             if far:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1448)
             client.settimeout(PATIENCE)
+            # Its port may be another's, too, that has gone from another server.
+            client.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             client.bind((source, 0))
             client.connect((LOOPBACK, port))
 

@@ -58,7 +58,7 @@ PATIENCE = 30.0
 REACTOR = os.environ.get("REACTOR", "stock")
 """What the servers run on, `stock` or `uvloop`: `REACTOR=uvloop python scripts/...`."""
 
-A_CONNECTION, WITH_TLS = (256, 384) if REACTOR == "stock" else (330, 450)
+A_CONNECTION, WITH_TLS = (256, 384) if REACTOR == "stock" else (330, 480)
 """KiB that one may cost whose peer does not read (docs/limits.md)."""
 
 SERVE = (sys.executable, "-m", "sockproto", "serve", f"--reactor={REACTOR}")
