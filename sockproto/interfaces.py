@@ -108,9 +108,9 @@ class ISteadyReceiver(Interface):
         """
         Write to this from now on; it may come before the protocol is connected.
 
-        The protocol is told again when that changes: when TLS starts, when writing
-        has ended, or another protocol takes over. The transport's `write` does the
-        same, always. After `connectionLost` it is of no use any more.
+        The protocol is told again when that changes: when TLS starts, or another
+        protocol takes over. The transport's `write` does the same, always. After
+        `connectionLost` it is of no use any more.
         """
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-__all__ = ["HeldPort", "HoldingReactor", "ServingReactor"]
+__all__ = ["HeldPort", "HoldingReactor", "ServingReactor", "inherited"]
 
 FIRST_PASSED = 3
 """Where systemd begins with the sockets it passes (sd_listen_fds(3))."""
@@ -249,7 +249,8 @@ class _Inherited:
 
 
 @cache
-def _inherited(kind: type[unix.Port]) -> type[unix.Port]:
+def inherited(kind: type[unix.Port]) -> type[unix.Port]:
+    """Have the kind of UNIX port whose file is not its own, of this kind."""
     return type(f"Inherited{kind.__name__}", (_Inherited, kind), {})
 
 
@@ -382,7 +383,7 @@ class ServingReactor(_ListeningReactor):
 
     def _adopt_unix(self, descriptor: int, factory: Any) -> Any:
         # The reactor may have a kind of its own, as that of `sockproto.uvreactor` has.
-        kind = _inherited(getattr(self._real, "unix_port", unix.Port))
+        kind = inherited(getattr(self._real, "unix_port", unix.Port))
         port = kind._fromListeningDescriptor(  # noqa: SLF001
             self._real, descriptor, factory
         )

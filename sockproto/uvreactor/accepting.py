@@ -21,8 +21,6 @@ from sockproto.uvreactor.naming import Logged
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from twisted.python.failure import Failure
-
     from sockproto.uvreactor.connection import Connection
     from sockproto.uvreactor.reactor import UvloopReactor
 
@@ -95,7 +93,7 @@ class AcceptingPort(Logged, tcp.Port):
         return prefix
 
     def startReading(self) -> None:
-        if self._accepting is not None:
+        if self.reads or self._is_about_to_read:
             return
         copy, self._copy = self._copy or self._copied(), None
         if copy is None:
@@ -114,24 +112,25 @@ class AcceptingPort(Logged, tcp.Port):
         """Whether it accepts."""
         return self._accepting is not None
 
+    @property
+    def _is_about_to_read(self) -> bool:
+        return self._later is not None and self._later.active()
+
     def get_write_buffer_size(self) -> int:
         return 0
 
     def stopReading(self) -> None:
+        over = self.by_descriptor or self.disconnecting or not self.connected
         if self._accepting is not None:
             accepting, self._accepting = self._accepting, None
             accepting.close()
             self.reactor.kept.discard(self)
-            if not (self.disconnecting or self.by_descriptor):
+            if not over:
                 # For the next time, when there may be no descriptor left.
                 self._copy = self._copied()
-        elif self._later is not None and self._later.active():
+        elif self._is_about_to_read:
             self._later.cancel()
-        if self.disconnecting or self.by_descriptor:
-            self._close_copy()
-
-    def _close_copy(self) -> None:
-        if self._copy is not None:
+        if over and self._copy is not None:
             self._copy.close()
             self._copy = None
 
@@ -143,8 +142,3 @@ class AcceptingPort(Logged, tcp.Port):
             return None
         # Not `socket.dup`: that has it block, and with it all others of its copies.
         return socket.socket(self.socket.family, self.socketType, 0, copy)
-
-    def connectionLost(self, reason: Failure) -> None:
-        self.stopReading()
-        self._close_copy()
-        super().connectionLost(reason)

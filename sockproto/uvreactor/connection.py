@@ -1,5 +1,5 @@
 """
-A TCP connection whose transport is uvloop's.
+A connection whose transport is uvloop's.
 
 Theory of operation. A `Connection` is a protocol to uvloop and a transport to
 Twisted's protocol. It is in nobody's way: `write` is a call of the method of uvloop's
@@ -82,7 +82,7 @@ def _ignore(data: object) -> None:
 )
 class Connection(Logged):
     """
-    One TCP connection, accepted or made.
+    One connection, accepted or made; over TCP, unless a subclass says otherwise.
 
     What is rare is no slot, but an attribute of the class until it happens.
     """
@@ -170,21 +170,22 @@ class Connection(Logged):
             if protocol is None:
                 self.disconnecting = True
                 uv.abort()
-                return
-            self._protocol = protocol
-            self._steady = ISteadyReceiver.providedBy(protocol)
-            protocol.makeConnection(self)
-            if self._steady:
-                # It may be another by now.
-                self._protocol.write_to(self._writer)
-                self._hear()
+            else:
+                self._protocol = protocol
+                self._steady = ISteadyReceiver.providedBy(protocol)
+                protocol.makeConnection(self)
+                if self._steady:
+                    # It may be another by now.
+                    self._protocol.write_to(self._writer)
+                    self._hear()
         except BaseException:
             self._could_not_make(Failure())
         finally:
             contexts.pop()
         if reactor.something_is_due:
             reactor.call_what_is_due()
-        if self.connected and (self.disconnecting or not self._reading):
+        held = self.disconnecting or not self._reading
+        if held and self.connected and self._protocol is not NOBODY:
             self._hold_back()
 
     def _could_not_make(self, reason: Failure) -> None:

@@ -2,11 +2,11 @@
 The reactor: Twisted's on asyncio, with a uvloop under it and other transports.
 
 Theory of operation. All that Twisted's asyncio reactor does it does here too, on a
-loop of uvloop's: timers, threads, processes, descriptors. What is another's is TCP:
-a port has its connections accepted by uvloop, and a client's socket is handed over
-once it is connected (`sockproto.uvreactor.tcp`). UNIX sockets that may pass descriptors
-(`sockproto.uvreactor.unix`) and UDP, which reports its errors from `write`, keep to
-Twisted's descriptors: uvloop's transports do neither.
+loop of uvloop's: timers, threads, processes, descriptors. Streams are uvloop's: a port
+has its connections accepted by it, and a client's socket is handed over once it is
+connected (`sockproto.uvreactor.tcp`). UNIX sockets that may pass descriptors, clients
+on them (`sockproto.uvreactor.unix`), and UDP, which reports its errors from `write`,
+keep to Twisted's descriptors: uvloop's transports do neither.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def check_uvloop() -> None:
 
 class UvloopReactor(AsyncioSelectorReactor):
     """
-    A reactor whose TCP connections cost what uvloop's do.
+    A reactor whose connections cost what uvloop's do.
 
     Args:
         eventloop: a loop of uvloop's; a new one if none is given.

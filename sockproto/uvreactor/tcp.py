@@ -51,11 +51,11 @@ class ServerConnection(Connection):
         name = self._uv.get_extra_info("peername")
         port = self.server
         port.has_accepted()
+        self.sessionno = port.sessionno
         if name is None:  # it was reset before we saw it
             return None
         protocol: IProtocol | None = port.factory.buildProtocol(address_of(name))
         if protocol is not None:
-            self.sessionno = port.sessionno
             port.sessionno += 1
         return protocol
 

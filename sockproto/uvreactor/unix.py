@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import unix
 from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IFileDescriptorReceiver
+from twisted.python import log
 
 from sockproto.interfaces import ISteadyReceiver
 from sockproto.uvreactor.accepting import AcceptingPort
@@ -43,18 +45,20 @@ class UNIXConnection(ServerConnection):
     def _build(self) -> IProtocol | None:
         port = self.server
         port.has_accepted()
+        self.sessionno = port.sessionno
         name = self._peer_name()
         protocol: Any = port.factory.buildProtocol(UNIXAddress(name))
         if protocol is None:
             return None
-        self.sessionno = port.sessionno
         port.sessionno += 1
         if port.passes_no_descriptors(protocol):
             return cast("IProtocol", protocol)
+        port.accept_by_descriptor()
         try:
             own = os.dup(self._uv.get_extra_info("socket").fileno())
-        finally:
-            port.accept_by_descriptor()
+        except OSError as error:
+            log.msg(f"{self} cannot pass descriptors: {error}")
+            return cast("IProtocol", protocol)
         taken = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, own)
         taken.setblocking(False)
         protocol.makeConnection(
@@ -69,7 +73,7 @@ class UNIXConnection(ServerConnection):
         return name
 
     def getHost(self) -> UNIXAddress:  # type: ignore[override]
-        return UNIXAddress(self._uv.get_extra_info("sockname"))
+        return self.server.address
 
     def getPeer(self) -> UNIXAddress:  # type: ignore[override]
         return UNIXAddress(self.hostname or None)
@@ -89,11 +93,18 @@ class Port(AcceptingPort, unix.Port):
     Twisted's port, whose connections are accepted by uvloop as long as they can be.
     """
 
+    address: UNIXAddress
+    """Its own, which its connections have, too."""
+
     def _accept(self, listening: socket.socket) -> Coroutine[Any, Any, Any]:
+        self.address = self.getHost()
         making = partial(UNIXConnection, self.reactor, self)
         loop: Any = self.reactor.loop
         accepting: Coroutine[Any, Any, Any] = loop.create_unix_server(
-            making, sock=listening, backlog=self.backlog
+            making,
+            sock=listening,
+            backlog=self.backlog,
+            cleanup_socket=False,  # it is not uvloop's
         )
         return accepting
 
@@ -102,13 +113,16 @@ class Port(AcceptingPort, unix.Port):
 
     def passes_no_descriptors(self, protocol: object) -> bool:
         """Ask whether a protocol takes and sends none, as far as it says so."""
-        return bool(ISteadyReceiver.providedBy(protocol))
+        return bool(
+            ISteadyReceiver.providedBy(protocol)
+            and not IFileDescriptorReceiver.providedBy(protocol)
+        )
 
     def accept_by_descriptor(self) -> None:
         """Go on as Twisted's."""
         if self.by_descriptor:
             return
-        reading = self.reads
+        reading = self.reads or self._is_about_to_read
         self.by_descriptor = True
         super().stopReading()
         if reading:

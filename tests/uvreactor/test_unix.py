@@ -14,21 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet import unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IUNIXTransport
+from twisted.internet.interfaces import IFileDescriptorReceiver, IUNIXTransport
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from sockproto import Admission, EchoFactory, Gate
+from sockproto.echo import EchoProtocol
+from sockproto.sharing import inherited
 from tests.reactors import Contract, Notes, Peer, Server, in_reactor, on_both
 from tests.uvreactor.test_ending import BIG
-from tests.uvreactor.test_raising import raiser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from twisted.python.failure import Failure
+    from collections.abc import Iterable, Iterator
 
 
 class UnixContract(Contract):
@@ -315,6 +317,7 @@ class UnixPortContract(Contract):
             await self.until(partial(has, built, 1))
             self.reactor.removeReader(port)
             self.assertNotIn(port, self.reactor.getReaders())
+            self.assertTrue(there(path))
             second = self.client(path)
             await self.turns()
             self.assertEqual(len(built), 1)
@@ -344,19 +347,155 @@ class UnixPortContract(Contract):
         await port.stopListening()
 
     @in_reactor
+    async def test_receiver(self) -> None:
+        """A service's protocol that takes descriptors gets them, too."""
+        taken: list[int] = []
+
+        @implementer(IFileDescriptorReceiver)
+        class Receiving(EchoProtocol):
+            def fileDescriptorReceived(self, descriptor: int) -> None:
+                taken.append(descriptor)
+
+        factory, path = self.echo(), self.path()
+        factory.protocol = Receiving
+        port = self.reactor.listenUNIX(path, factory)
+        peer = self.client(path)
+        socket.send_fds(peer.socket, [b"x"], [peer.socket.fileno()])
+        self.assertEqual(await peer.has(1), b"x")
+        self.assertEqual(len(taken), 1)
+        os.close(taken[0])
+        peer.close()
+        await self.until(lambda: not factory.connections)
+        await port.stopListening()
+
+    @in_reactor
+    async def test_put_off(self) -> None:
+        """What `connectionMade` puts off comes before any data, for the first, too."""
+        path = self.path()
+        happened: list[str] = []
+
+        def made(protocol: Notes) -> None:
+            self.reactor.callLater(0, happened.append, "later")
+
+        def received(protocol: Notes, data: bytes) -> None:
+            happened.append("data")
+
+        def build() -> Notes:
+            return Notes(connectionMade=made, dataReceived=received)
+
+        port = self.reactor.listenUNIX(path, Server(build))
+        for _ in range(2):
+            peer = self.client(path)
+            peer.send(b"x")
+            await self.until(lambda: "data" in happened)
+            self.assertEqual(happened, ["later", "data"])
+            happened.clear()
+            peer.close()
+        await self.until(lambda: all(each.reason for each in port.factory.built))
+        await port.stopListening()
+
+    @in_reactor
     async def test_no_descriptor_left(self) -> None:
-        """Without one for the first that may pass some, it is closed; others come."""
+        """Without one for the first that may pass some, it passes none."""
+        path = self.path()
+        port = self.reactor.listenUNIX(path, Server(echoing))
+        self.patch(os, "dup", no_descriptor)
+        for _ in range(2):
+            await self.check_echoed(self.client(path), b"hello")
+        built = port.factory.built
+        await self.until(lambda: all(each.reason for each in built))
+        self.assertEqual(len(built), 2)
+        await port.stopListening()
+
+    @in_reactor
+    async def test_no_descriptor_to_start(self) -> None:
+        """A port that waits for one looks again once, and not when it has stopped."""
         path = self.path()
         port = self.reactor.listenUNIX(path, Server(Notes))
+        before = len(self.reactor.getDelayedCalls())
+        with self.without_descriptors():
+            for _ in range(2):
+                port.stopReading()
+                port.startReading()
+                port.startReading()
+        port.stopReading()
+        self.assertEqual(len(self.reactor.getDelayedCalls()), before)
         if self.ours:
-            self.patch(os, "dup", raiser(OSError(errno.EMFILE, "a test's")))
-            peer = self.client(path)
-            self.assertIn(await peer.end(), ("closed", "reset"))
-            self.assertEqual(self.logged(OSError), [OSError])
-        peer = self.client(path)
-        await self.until(lambda: any(each.happened for each in port.factory.built))
+            with self.without_descriptors():
+                port.startReading()
+                port.accept_by_descriptor()
+            self.assertIn(port, self.reactor.getReaders())
         await port.stopListening()
+
+    @contextlib.contextmanager
+    def without_descriptors(self) -> Iterator[None]:
+        dup, os.dup = os.dup, no_descriptor
+        try:
+            yield
+        finally:
+            os.dup = dup
+
+    @in_reactor
+    async def test_ended_by_the_reactor(self) -> None:
+        """Nothing of a port is left open, whichever way it ends, and however it was."""
+        reason = Failure(ConnectionDone())
+        kinds: list[Any] = [unix.Port, self.reactor_port()]
+        await self.turns()  # the reactor opens some for itself
+        for kind in [*kinds, *map(inherited, kinds)]:
+            for paused in (False, True):
+                path = self.path()
+                before = open_files()
+                name = os.fsencode(path)
+                port = kind(name, Server(Notes), reactor=self.reactor)
+                port.startListening()
+                await self.turns(1)
+                if paused:
+                    port.stopReading()
+                self.reactor.removeReader(port)
+                port.connectionLost(reason)
+                await self.turns()
+                self.assertEqual(open_files(), before, (kind, paused))
+
+    def reactor_port(self) -> type[unix.Port]:
+        kind: type[unix.Port] = getattr(self.reactor, "unix_port", unix.Port)
+        return kind
+
+    @in_reactor
+    async def test_described_afterwards(self) -> None:
+        """A transport can be named when it is over, or was never wanted."""
+        factory, path = self.echo(), self.path()
+        seen: list[str] = []
+
+        def build() -> Any:
+            if seen:
+                return factory.buildProtocol(None)
+            seen.append(f"{getattr(self.reactor, 'kept', '')}")
+            return None
+
+        port = self.reactor.listenUNIX(path, Server(build))
+        peer = self.client(path)
+        self.assertEqual(await peer.end(), "closed")
+        peer = self.client(path)
+        await self.until(lambda: factory.connections)
+        (protocol,) = factory.connections
+        transport: Any = protocol.transport
         peer.close()
+        await self.until(lambda: not factory.connections)
+        self.assertIn("EchoProtocol", repr(transport))
+        if self.ours:
+            self.assertEqual(transport.getHost(), UNIXAddress(path))
+        await port.stopListening()
+
+
+def open_files() -> set[str]:
+    """All but the descriptor that Twisted keeps for when there is none."""
+    with os.scandir("/proc/self/fd") as found:
+        files = {f"{each.name} {Path(each.path).readlink()}" for each in found}
+    return {each for each in files if not each.endswith(os.devnull)}
+
+
+def no_descriptor(descriptor: int) -> int:
+    raise OSError(errno.EMFILE, "a test's")
 
 
 class InTurn(Factory):
