@@ -89,7 +89,7 @@ class HelloProtocol(StreamProtocol):
     due; and no further than the transport takes the answers.
     """
 
-    __slots__ = ("_at_once",)  # as of all streams
+    __slots__ = ("_at_once",)  # each message looks at it
 
     factory: HelloFactory
 

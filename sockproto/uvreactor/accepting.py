@@ -19,7 +19,7 @@ from twisted.python import log
 from sockproto.uvreactor.naming import Logged
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from sockproto.uvreactor.connection import Connection
     from sockproto.uvreactor.reactor import UvloopReactor
@@ -56,8 +56,8 @@ class AcceptingPort(Logged, tcp.Port):
         """Have uvloop accept from this, which is its own to close."""
         raise NotImplementedError
 
-    def _connection(self) -> Connection:
-        """Have one to be made."""
+    def _making(self) -> Callable[[], Connection]:
+        """Have what makes a connection that is to be one."""
         raise NotImplementedError
 
     def has_accepted(self) -> None:
@@ -68,13 +68,14 @@ class AcceptingPort(Logged, tcp.Port):
         self._accepted_at = now
 
     def _accept_more(self) -> None:
+        making = self._making()
         for _ in range(MOST_AT_ONCE):
             try:
                 taken, _ = self.socket.accept()
             except OSError:  # nobody waits, or uvloop will see what is wrong
                 break
             taken.setblocking(False)
-            self.reactor.loop.create_task(self._hand_over(taken, self._connection()))
+            self.reactor.loop.create_task(self._hand_over(taken, making()))
 
     async def _hand_over(self, taken: socket.socket, connection: Any) -> None:
         def made(uv: Any) -> None:

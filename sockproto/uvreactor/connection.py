@@ -710,12 +710,9 @@ class Connection(Logged):
         above: Any = factory.protocol(factory, self._protocol, False)
         under = UnderTLS(self, self._out)
         self._under_tls = under
-        before, steady = self._protocol, self._steady
         self.protocol = above
         self.TLS = True
         self._out = above.write
-        if steady:
-            before.write_to(above)
         vars(self).update(
             getHandle=above.getHandle,
             getPeerCertificate=above.getPeerCertificate,

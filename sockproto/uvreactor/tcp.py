@@ -21,7 +21,7 @@ from sockproto.uvreactor.naming import address_of
 
 if TYPE_CHECKING:
     from asyncio import Task
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from twisted.internet.interfaces import IProtocol
 
@@ -200,13 +200,11 @@ class Port(AcceptingPort, tcp.Port):
 
     def _accept(self, listening: socket.socket) -> Coroutine[Any, Any, Any]:
         backlog = _backlog_of(self.socket) if self.backlog is None else self.backlog
-        making = partial(self.transport, self.reactor, self)
         loop: Any = self.reactor.loop
         accepting: Coroutine[Any, Any, Any] = loop.create_server(
-            making, sock=listening, backlog=backlog
+            self._making(), sock=listening, backlog=backlog
         )
         return accepting
 
-    def _connection(self) -> Connection:
-        connection: Connection = self.transport(self.reactor, self)
-        return connection
+    def _making(self) -> Callable[[], Connection]:
+        return partial(self.transport, self.reactor, self)

@@ -24,7 +24,7 @@ from sockproto.uvreactor.accepting import AcceptingPort
 from sockproto.uvreactor.tcp import ServerConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from twisted.internet.interfaces import IProtocol
 
@@ -98,18 +98,17 @@ class Port(AcceptingPort, unix.Port):
 
     def _accept(self, listening: socket.socket) -> Coroutine[Any, Any, Any]:
         self.address = self.getHost()
-        making = partial(UNIXConnection, self.reactor, self)
         loop: Any = self.reactor.loop
         accepting: Coroutine[Any, Any, Any] = loop.create_unix_server(
-            making,
+            self._making(),
             sock=listening,
             backlog=self.backlog,
             cleanup_socket=False,  # it is not uvloop's
         )
         return accepting
 
-    def _connection(self) -> Connection:
-        return UNIXConnection(self.reactor, self)
+    def _making(self) -> Callable[[], Connection]:
+        return partial(UNIXConnection, self.reactor, self)
 
     def passes_no_descriptors(self, protocol: object) -> bool:
         """Ask whether a protocol takes and sends none, as far as it says so."""
