@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib  # trial has a use of its own for a module's `suppress`
 import socket
 import struct
+import tempfile
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -349,6 +350,27 @@ class ReactorCase(SynchronousTestCase):
         await port.stopListening()
         return peer
 
+    def unix_path(self) -> str:
+        """Where a UNIX socket can be, for the length of the test."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return str(Path(folder.name, "s"))
+
+    def unix_peer(self, path: str) -> Peer:
+        """One who is connected to what listens there."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        return Peer(self, sock)
+
+    async def accepted_on_unix(self, protocol: Any) -> Peer:
+        """As `accepted`, on a UNIX socket."""
+        path = self.unix_path()
+        port = self.reactor.listenUNIX(path, Server(lambda: protocol))
+        peer = self.unix_peer(path)
+        await self.until(lambda: protocol.happened)
+        await port.stopListening()
+        return peer
+
     async def connected(self, protocol: Any) -> Peer:
         """Have a server of the reactor's client, which is this protocol."""
         listener = self.raw_listener()
@@ -408,8 +430,7 @@ class _AsUnixServer:
 
     over_tcp = False
     reactor: Any
-    mktemp: Any
-    until: Any
+    accepted_on_unix: Any
 
     async def connection(self, protocol: Any) -> Peer:
         if isinstance(self.reactor, UvloopReactor):
@@ -419,15 +440,7 @@ class _AsUnixServer:
                     return True
 
             self.reactor.unix_port = ForAny
-        case: Any = self
-        path = self.mktemp()
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        port = self.reactor.listenUNIX(path, Server(lambda: protocol))
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(path)
-        peer = Peer(case, sock)
-        await self.until(lambda: protocol.happened)
-        await port.stopListening()
+        peer: Peer = await self.accepted_on_unix(protocol)
         return peer
 
 

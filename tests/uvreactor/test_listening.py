@@ -7,9 +7,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address
@@ -346,18 +344,13 @@ class FairnessContract(Contract):
         """A crowd is accepted within few turns, if these are long."""
         if self.ours:
             self.patch(accepting, "LONG_TURN", 0)
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        path = str(Path(folder.name, "s"))
-
-        def connect_unix() -> Peer:
-            sock = socket.socket(socket.AF_UNIX)
-            sock.connect(path)
-            return Peer(self, sock)
-
+        path = self.unix_path()
         on_tcp = self.listen(Notes)
         on_unix = self.reactor.listenUNIX(path, Server(Steady))
-        ways = ((on_tcp, partial(self.peer_of, on_tcp)), (on_unix, connect_unix))
+        ways = (
+            (on_tcp, partial(self.peer_of, on_tcp)),
+            (on_unix, partial(self.unix_peer, path)),
+        )
         for port, connect in ways:
             for _ in range(2):
                 self.assertLess(await self.turns_for(connect, port.factory), 20)

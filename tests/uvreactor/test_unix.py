@@ -9,7 +9,6 @@ import errno
 import itertools
 import os
 import socket
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,25 +33,12 @@ if TYPE_CHECKING:
 
 
 class UnixContract(Contract):
-    async def served(self, protocol: Notes) -> Peer:
-        """Have a client of the reactor's server on a UNIX socket."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        path = str(Path(folder.name, "s"))
-        port = self.reactor.listenUNIX(path, Server(lambda: protocol))
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(path)
-        peer = Peer(self, sock)
-        await self.until(lambda: protocol.happened)
-        await port.stopListening()
-        return peer
-
     @in_reactor
     async def test_written_and_closed(self) -> None:
         """All arrives that was written before the close, and what is more than fits."""
         for written in (b"x", BIG):
             protocol = Notes()
-            peer = await self.served(protocol)
+            peer = await self.accepted_on_unix(protocol)
             protocol.transport.write(written[:1])
             protocol.transport.write(written[1:])
             protocol.transport.loseConnection()
@@ -64,7 +50,7 @@ class UnixContract(Contract):
     async def test_not_at_once(self) -> None:
         """What is written in a turn is sent at its end, in one piece."""
         protocol = Notes(dataReceived=lambda p, _: p.transport.write(b"c"))
-        peer = await self.served(protocol)
+        peer = await self.accepted_on_unix(protocol)
         protocol.transport.write(b"a")
         protocol.transport.writeSequence([b"b"])
         with self.assertRaises(BlockingIOError):
@@ -83,7 +69,7 @@ class UnixContract(Contract):
     async def test_aborted_in_the_same_turn(self) -> None:
         """What was written before an abort need not arrive, and nobody is harmed."""
         protocol = Notes()
-        peer = await self.served(protocol)
+        peer = await self.accepted_on_unix(protocol)
         protocol.transport.write(b"a")
         protocol.transport.abortConnection()
         await self.lost(protocol)
@@ -94,7 +80,7 @@ class UnixContract(Contract):
     async def test_reactor_ends(self) -> None:
         """Who is about to write when the reactor ends is told of it, once."""
         protocol = Notes()
-        await self.served(protocol)
+        await self.accepted_on_unix(protocol)
         protocol.transport.write(b"a")
         self.reactor.disconnectAll()
         await self.turns()
@@ -104,7 +90,7 @@ class UnixContract(Contract):
     async def test_pull_producer(self) -> None:
         """One that always has more keeps nobody from their turn."""
         protocol = Notes()
-        peer = await self.served(protocol)
+        peer = await self.accepted_on_unix(protocol)
         asked: list[int] = []
 
         class Endless:
@@ -148,18 +134,6 @@ class UnixPortContract(Contract):
     What is accepted, whoever accepts.
     """
 
-    reactor: Any
-
-    def path(self) -> str:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        return str(Path(folder.name, "s"))
-
-    def client(self, path: str) -> Peer:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(path)
-        return Peer(self, sock)
-
     def echo(self) -> EchoFactory:
         return EchoFactory(Clock(), log="none")
 
@@ -175,11 +149,11 @@ class UnixPortContract(Contract):
     @in_reactor
     async def test_steady(self) -> None:
         """A service's connections are uvloop's; its file goes with the port."""
-        factory, path = self.echo(), self.path()
+        factory, path = self.echo(), self.unix_path()
         port = self.reactor.listenUNIX(path, factory)
         self.assertIn(port, self.reactor.getReaders())
         for _ in range(3):
-            peer = self.client(path)
+            peer = self.unix_peer(path)
             await self.until(lambda: factory.connections)
             (protocol,) = factory.connections
             transport = protocol.transport
@@ -195,7 +169,7 @@ class UnixPortContract(Contract):
     @in_reactor
     async def test_named(self) -> None:
         """A client that is bound has an address, and what is logged has it."""
-        factory, path, own = self.echo(), self.path(), self.path()
+        factory, path, own = self.echo(), self.unix_path(), self.unix_path()
         port = self.reactor.listenUNIX(path, factory)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(own)
@@ -211,21 +185,21 @@ class UnixPortContract(Contract):
     @in_reactor
     async def test_abstract(self) -> None:
         """A name that is no file's serves as well."""
-        factory, path = self.echo(), f"\0{self.path()}"
+        factory, path = self.echo(), f"\0{self.unix_path()}"
         port = self.reactor.listenUNIX(path, factory)
-        await self.check_echoed(self.client(path), b"hello")
+        await self.check_echoed(self.unix_peer(path), b"hello")
         await port.stopListening()
 
     @in_reactor
     async def test_passing(self) -> None:
         """Who may pass descriptors can, those that wait when that is found out too."""
-        path = self.path()
+        path = self.unix_path()
         port = self.reactor.listenUNIX(path, Server(Passing))
-        peers = [self.client(path) for _ in range(3)]
+        peers = [self.unix_peer(path) for _ in range(3)]
         built = port.factory.built
         await self.until(lambda: len(built) == len(peers))
         self.assertTrue(all(map(IUNIXTransport.providedBy, map(_transport, built))))
-        for peer in [*peers, self.client(path)]:
+        for peer in [*peers, self.unix_peer(path)]:
             taken: list[int] = []
 
             def came(peer: Peer = peer, taken: list[int] = taken) -> list[int]:
@@ -249,32 +223,32 @@ class UnixPortContract(Contract):
         services = self.echo()
         for order in itertools.permutations(["service", "other", "service"]):
             kinds = {"service": services, "other": Server(echoing)}
-            path = self.path()
+            path = self.unix_path()
             port = self.reactor.listenUNIX(path, InTurn([kinds[k] for k in order]))
             for _ in order:
-                await self.check_echoed(self.client(path), b"hello")
+                await self.check_echoed(self.unix_peer(path), b"hello")
             await port.stopListening()
 
     @in_reactor
     async def test_refused(self) -> None:
         """A factory that wants none has them closed, and goes on."""
-        path = self.path()
+        path = self.unix_path()
         port = self.reactor.listenUNIX(path, Server(lambda: None))
         for _ in range(2):
-            self.assertIn(await self.client(path).end(), ("closed", "reset"))
+            self.assertIn(await self.unix_peer(path).end(), ("closed", "reset"))
         await port.stopListening()
 
     @in_reactor
     async def test_not_admitted(self) -> None:
         """Who is refused by a policy changes nothing for the others."""
-        factory, path = self.echo(), self.path()
+        factory, path = self.echo(), self.unix_path()
         gate = Gate(Clock(), most=1)
         for last_words in (b"", b"full"):
             guarded = Admission(factory, gate, clock=Clock(), last_words=last_words)
             port = self.reactor.listenUNIX(path, guarded)
-            first = self.client(path)
+            first = self.unix_peer(path)
             await self.until(lambda: factory.connections)
-            refused = self.client(path)
+            refused = self.unix_peer(path)
             if last_words:
                 self.assertEqual(await refused.has(len(last_words)), last_words)
             else:
@@ -282,7 +256,7 @@ class UnixPortContract(Contract):
             refused.close()
             await self.check_echoed(first, b"hello")
             await self.until(lambda: not gate.connected)
-            second = self.client(path)
+            second = self.unix_peer(path)
             await self.until(lambda: factory.connections)
             (protocol,) = factory.connections
             self.assertEqual(self.is_by_uvloop(protocol), self.ours)
@@ -297,9 +271,9 @@ class UnixPortContract(Contract):
         def stop(protocol: Notes) -> None:
             stopped.append(port.stopListening())
 
-        path = self.path()
+        path = self.unix_path()
         port = self.reactor.listenUNIX(path, Server(lambda: Notes(connectionMade=stop)))
-        peers = [self.client(path)]
+        peers = [self.unix_peer(path)]
         await self.until(lambda: stopped)
         await stopped[0]
         self.assertNotIn(port, self.reactor.getReaders())
@@ -310,15 +284,15 @@ class UnixPortContract(Contract):
     async def test_paused(self) -> None:
         """A port that is not read keeps those who come until it is."""
         for build in (lambda: self.echo().buildProtocol(None), Notes):
-            path = self.path()
+            path = self.unix_path()
             port = self.reactor.listenUNIX(path, Server(build))
             built = port.factory.built
-            first = self.client(path)
+            first = self.unix_peer(path)
             await self.until(partial(has, built, 1))
             self.reactor.removeReader(port)
             self.assertNotIn(port, self.reactor.getReaders())
             self.assertTrue(there(path))
-            second = self.client(path)
+            second = self.unix_peer(path)
             await self.turns()
             self.assertEqual(len(built), 1)
             self.reactor.addReader(port)
@@ -331,7 +305,7 @@ class UnixPortContract(Contract):
     @in_reactor
     async def test_adopted(self) -> None:
         """A socket that listens already is adopted."""
-        factory, path = self.echo(), self.path()
+        factory, path = self.echo(), self.unix_path()
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(path)
             listening.listen()
@@ -339,7 +313,7 @@ class UnixPortContract(Contract):
             port = self.reactor.adoptStreamPort(
                 listening.fileno(), socket.AF_UNIX, factory
             )
-        peer = self.client(path)
+        peer = self.unix_peer(path)
         await self.until(lambda: factory.connections)
         (protocol,) = factory.connections
         self.assertEqual(self.is_by_uvloop(protocol), self.ours)
@@ -356,10 +330,10 @@ class UnixPortContract(Contract):
             def fileDescriptorReceived(self, descriptor: int) -> None:
                 taken.append(descriptor)
 
-        factory, path = self.echo(), self.path()
+        factory, path = self.echo(), self.unix_path()
         factory.protocol = Receiving
         port = self.reactor.listenUNIX(path, factory)
-        peer = self.client(path)
+        peer = self.unix_peer(path)
         socket.send_fds(peer.socket, [b"x"], [peer.socket.fileno()])
         self.assertEqual(await peer.has(1), b"x")
         self.assertEqual(len(taken), 1)
@@ -371,7 +345,7 @@ class UnixPortContract(Contract):
     @in_reactor
     async def test_put_off(self) -> None:
         """What `connectionMade` puts off comes before any data, for the first, too."""
-        path = self.path()
+        path = self.unix_path()
         happened: list[str] = []
 
         def made(protocol: Notes) -> None:
@@ -385,7 +359,7 @@ class UnixPortContract(Contract):
 
         port = self.reactor.listenUNIX(path, Server(build))
         for _ in range(2):
-            peer = self.client(path)
+            peer = self.unix_peer(path)
             peer.send(b"x")
             await self.until(lambda: "data" in happened)
             self.assertEqual(happened, ["later", "data"])
@@ -397,11 +371,11 @@ class UnixPortContract(Contract):
     @in_reactor
     async def test_no_descriptor_left(self) -> None:
         """Without one for the first that may pass some, it passes none."""
-        path = self.path()
+        path = self.unix_path()
         port = self.reactor.listenUNIX(path, Server(echoing))
         self.patch(os, "dup", no_descriptor)
         for _ in range(2):
-            await self.check_echoed(self.client(path), b"hello")
+            await self.check_echoed(self.unix_peer(path), b"hello")
         built = port.factory.built
         await self.until(lambda: all(each.reason for each in built))
         self.assertEqual(len(built), 2)
@@ -410,7 +384,7 @@ class UnixPortContract(Contract):
     @in_reactor
     async def test_no_descriptor_to_start(self) -> None:
         """A port that waits for one looks again once, and not when it has stopped."""
-        path = self.path()
+        path = self.unix_path()
         port = self.reactor.listenUNIX(path, Server(Notes))
         before = len(self.reactor.getDelayedCalls())
         with self.without_descriptors():
@@ -443,7 +417,7 @@ class UnixPortContract(Contract):
         await self.turns()  # the reactor opens some for itself
         for kind in [*kinds, *map(inherited, kinds)]:
             for paused in (False, True):
-                path = self.path()
+                path = self.unix_path()
                 before = open_files()
                 name = os.fsencode(path)
                 port = kind(name, Server(Notes), reactor=self.reactor)
@@ -463,7 +437,7 @@ class UnixPortContract(Contract):
     @in_reactor
     async def test_described_afterwards(self) -> None:
         """A transport can be named when it is over, or was never wanted."""
-        factory, path = self.echo(), self.path()
+        factory, path = self.echo(), self.unix_path()
         seen: list[str] = []
 
         def build() -> Any:
@@ -473,9 +447,9 @@ class UnixPortContract(Contract):
             return None
 
         port = self.reactor.listenUNIX(path, Server(build))
-        peer = self.client(path)
+        peer = self.unix_peer(path)
         self.assertEqual(await peer.end(), "closed")
-        peer = self.client(path)
+        peer = self.unix_peer(path)
         await self.until(lambda: factory.connections)
         (protocol,) = factory.connections
         transport: Any = protocol.transport
