@@ -29,7 +29,7 @@ class EchoProtocol(StreamProtocol):
     Sends back what it reads, and reads no faster than the peer does.
     """
 
-    attendants = ()  # it hands its transport to nobody
+    attendants = rolls = ()  # it hands its transport to nobody
 
     def _begin(self) -> None:
         # The transport is its own producer: full of what it has to send, it

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from twisted.internet.protocol import DatagramProtocol
 
     from sockproto.places import StreamPlace, UdpPlace
+    from sockproto.rolls import Roll
     from sockproto.settings import Settings
 
 __all__ = ["Guard"]
@@ -103,7 +104,8 @@ class Guard:
             guarded = IdleTimeout(guarded, seconds=idle, clock=clock)
         if stalled:
             guarded = StalledTimeout(guarded, seconds=stalled, clock=clock)
-        return self._admission(Draining(guarded, self.drain), *gates, self._all)
+        drained = Draining(guarded, self.drain)
+        return self._admission(drained, *gates, self._all, roll=drained.roll)
 
     def _gates(self, *, facing: bool) -> list[Gate]:
         gates = []
@@ -113,9 +115,13 @@ class Guard:
             gates.append(self._of_peer)
         return gates
 
-    def _admission(self, factory: IProtocolFactory, *gates: Gate) -> Admission:
+    def _admission(
+        self, factory: IProtocolFactory, *gates: Gate, roll: Roll | None = None
+    ) -> Admission:
         refusal = self._settings.refusal
-        return Admission(factory, *gates, clock=self._clock, last_words=refusal)
+        return Admission(
+            factory, *gates, clock=self._clock, last_words=refusal, roll=roll
+        )
 
     def around_datagrams(
         self, protocol: DatagramProtocol, place: UdpPlace

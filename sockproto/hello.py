@@ -93,7 +93,7 @@ class HelloProtocol(StreamProtocol):
 
     factory: HelloFactory
 
-    attendants = ()  # it hands its transport to nobody
+    attendants = rolls = ()  # it hands its transport to nobody
 
     _opening: Opening | None = None
     _conversation: HelloConversation

@@ -5,9 +5,12 @@ The interfaces that rooms share.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from sockproto.rolls import Roll
 
 __all__ = ["Attendant", "Debt", "IAttended", "IOwing", "ISteadyReceiver", "Writer"]
 
@@ -131,13 +134,18 @@ class Attendant(Protocol):
 
 class IAttended(Interface):
     """
-    A protocol that tells others when it is connected, and when no longer.
+    A protocol that tells others when it is connected, and when no longer, and that is
+    on rolls meanwhile: so who only wants to know who is there need not be told.
 
     It has its transport to the end, and hands it to no other protocol. So a policy
     that wants to know no more need not wrap it. A subclass may not keep to that: it
-    has to define `attendants` anew (`attendants = ()`), or is wrapped.
+    has to define both anew (`attendants = ()`, `rolls = ()`), or is wrapped.
     """
 
     attendants: tuple[Attendant, ...] = Attribute(
-        "Who is told; policies add theirs before the protocol is connected."
+        "Who is told; policies add theirs, as a rule before it is connected."
+    )
+    rolls: tuple[Roll, ...] = Attribute(
+        "Where it is from when it is made until its protocol was told of the loss;"
+        " policies add theirs before it is connected."
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from sockproto.interfaces import Attendant, Writer
+    from sockproto.rolls import Roll
 
 __all__ = ["StreamFactory", "StreamProtocol"]
 
@@ -49,7 +50,8 @@ class StreamProtocol(Protocol):
     factory: StreamFactory
 
     attendants: tuple[Attendant, ...] = ()
-    """As `IAttended` has it, of those that keep to that."""
+    rolls: tuple[Roll, ...] = ()
+    """As `IAttended` has them, of those that keep to that."""
 
     _finishing: bool
     _received: int
@@ -85,6 +87,8 @@ class StreamProtocol(Protocol):
         self._close = None  # the instance's own are found faster than the class's
         for each in self.attendants:
             each.made(self)
+        for roll in self.rolls:
+            roll.add(self)
         factory = self.factory
         factory.connections.add(self)
         if factory.logs_connections:
@@ -135,6 +139,8 @@ class StreamProtocol(Protocol):
             if factory.logs_connections:
                 self._log_end(reason)
         finally:
+            for roll in self.rolls:
+                roll.discard(self)
             for each in self.attendants:
                 each.gone(self)
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from sockproto.interfaces import Attendant, Writer
+    from sockproto.rolls import Roll
 
 __all__ = [
     "ConnectionWrapper",
@@ -55,6 +56,7 @@ __all__ = [
     "WatchedConnection",
     "accountable",
     "attended",
+    "enrolled",
 ]
 
 _ASKED_OF_PROTOCOLS = (
@@ -94,7 +96,8 @@ class ConnectionWrapper(Layer):
     """Whether the connection is gone."""
 
     attendants: tuple[Attendant, ...] = ()
-    """As `IAttended` has it."""
+    rolls: tuple[Roll, ...] = ()
+    """These as `IAttended` has them."""
 
     def __init__(self, factory: Any, inner: IProtocol) -> None:
         self.factory = factory
@@ -129,6 +132,8 @@ class ConnectionWrapper(Layer):
         self.transport = transport
         for each in self.attendants:
             each.made(self)
+        for roll in self.rolls:
+            roll.add(self)
         self._declare()
         kind = type(self)
         if kind.write is ConnectionWrapper.write:
@@ -180,6 +185,8 @@ class ConnectionWrapper(Layer):
         try:
             inner.connectionLost(reason)
         finally:
+            for roll in self.rolls:
+                roll.discard(self)
             for each in self.attendants:
                 each.gone(self)
 
@@ -418,11 +425,29 @@ def attended(protocol: IProtocol, *attendants: Attendant) -> IProtocol:
     return protocol
 
 
+def enrolled(protocol: IProtocol, roll: Roll) -> IProtocol:
+    """
+    Have an accountable protocol that is on a roll as long as it is connected: itself,
+    or one that is there for it. It can have attendants, too.
+    """
+    if not _enrolls(type(protocol)):
+        protocol = accountable(protocol)
+        if not isinstance(protocol, ConnectionWrapper):
+            protocol = ConnectionWrapper(None, protocol)
+    protocol.rolls += (roll,)  # type: ignore[attr-defined]
+    return protocol
+
+
 @lru_cache(maxsize=256)
 def _tells(kind: type) -> bool:
     return issubclass(kind, ConnectionWrapper) or (
         IAttended.implementedBy(kind) and "attendants" in vars(kind)
     )
+
+
+@lru_cache(maxsize=256)
+def _enrolls(kind: type) -> bool:
+    return IOwing.implementedBy(kind) and _tells(kind) and "rolls" in vars(kind)
 
 
 _C = TypeVar("_C", bound=IProtocol)

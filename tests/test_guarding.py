@@ -11,6 +11,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from sockproto.echo import EchoFactory, EchoProtocol
 from sockproto.guarding import Guard
 from sockproto.places import StreamPlace, UdpPlace, stream_place
 from sockproto.policies.datagrams import DatagramRateLimit
@@ -138,6 +139,19 @@ class SharedTests(SynchronousTestCase):
         self.assertIn(
             "Refused 1 connection above 2 in all (--max-connections).", self.log.lines
         )
+
+    def test_a_service_itself(self) -> None:
+        """A service's connection on loopback is nobody's but its own, and counted."""
+        guard = self.guard(max_connections=1)
+        factory = guard.around(EchoFactory(self.clock, log="none"), LOCAL)
+        protocol, _ = self.join(factory)
+        self.assertIs(type(protocol), EchoProtocol)
+        self.assertEqual(protocol.attendants, ())
+        self.assertEqual(guard.drain.connections, {protocol})
+        _, refused = self.join(factory)
+        self.assertTrue(refused.disconnected)
+        lose(protocol)
+        self.assertEqual(guard.drain.connections, set())
 
     def test_quarter(self) -> None:
         """Unless told otherwise, one peer gets a quarter of a place on a network."""

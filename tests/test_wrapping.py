@@ -38,8 +38,9 @@ from zope.interface import (
 from zope.interface.verify import verifyObject
 
 from sockproto.echo import EchoFactory, EchoProtocol
-from sockproto.interfaces import Debt, IOwing, ISteadyReceiver
+from sockproto.interfaces import Debt, IAttended, IOwing, ISteadyReceiver
 from sockproto.policies.idle import IdleTimeout
+from sockproto.rolls import Roll
 from sockproto.testing import MemoryTransport, WrapperContract, connect
 from sockproto.transports import Layer
 from sockproto.wrapping import (
@@ -48,6 +49,7 @@ from sockproto.wrapping import (
     ReadingHolder,
     accountable,
     attended,
+    enrolled,
 )
 from tests.contracts import LogLines, join, lose, serve_tcp, turns_until
 
@@ -931,6 +933,100 @@ class AttendedTests(SynchronousTestCase):
         self.assertIs(connection, inner)
         connection.makeConnection(StringTransport())
         self.assertEqual(told, ["made"] * 2)
+
+
+class EnrolledTests(SynchronousTestCase):
+    """Who is on a roll is there from its first moment until its protocol was told."""
+
+    def setUp(self) -> None:
+        self.roll = Roll()
+
+    def live(self, connection: Any) -> None:
+        """Have it made and lost, and see that it was on the roll meanwhile."""
+        self.assertEqual(self.roll, set())
+        connection.makeConnection(StringTransport())
+        self.assertEqual(self.roll, {connection})
+        connection.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.roll, set())
+
+    def test_as_it_is(self) -> None:
+        """A service's protocol is there itself."""
+        seen: list[int] = []
+        protocol = EchoFactory(Clock()).buildProtocol(None)
+        protocol._begin = lambda: seen.append(len(self.roll))  # type: ignore[method-assign]
+        protocol._lost = lambda: seen.append(len(self.roll))  # type: ignore[method-assign]
+        self.assertIs(enrolled(protocol, self.roll), protocol)
+        self.live(protocol)
+        self.assertEqual(seen, [1, 1])
+
+    def test_wrapper(self) -> None:
+        """So is a wrapper, if what is in it can say what it owes."""
+        echo = EchoFactory(Clock()).buildProtocol(None)
+        connection = wrapped(echo, ConnectionWrapper)
+        self.assertIs(enrolled(connection, self.roll), connection)
+        self.live(connection)
+
+    def test_wrapped(self) -> None:
+        """Others are there by one that counts for them, and can attend."""
+        unsure = EchoFactory(Clock())
+        unsure.protocol = UnsureEcho
+        unsure.told = []  # type: ignore[attr-defined]
+        for inner in (Plain(), Debtor(), unsure.buildProtocol(None)):
+            connection: Any = enrolled(inner, self.roll)
+            self.assertIsInstance(connection, ConnectionWrapper)
+            self.assertTrue(IOwing.providedBy(connection))
+            told: list[str] = []
+            self.assertIs(attended(connection, Attending(told)), connection)
+            self.live(connection)
+            self.assertEqual(told, ["made", "lost", "gone"])
+
+    def test_attended_without_roll(self) -> None:
+        """So is one that tells others but is on no roll by itself."""
+
+        @implementer(IAttended)
+        class Rollless(Debtor):  # type: ignore[misc]
+            attendants = ()
+
+        class TellingStream(EchoProtocol):
+            attendants = ()
+
+            def connectionMade(self) -> None:
+                self.factory.connections.add(self)
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                pass
+
+        factory = EchoFactory(Clock())
+        factory.protocol = TellingStream
+        self.live(enrolled(Rollless(), self.roll))
+        self.live(enrolled(factory.buildProtocol(None), self.roll))
+
+    def test_two_rolls(self) -> None:
+        """Who is on a roll can be on another, or on the same once more."""
+        for build in (lambda: EchoFactory(Clock()).buildProtocol(None), Plain):
+            first = Roll()
+            connection: Any = enrolled(build(), first)
+            for _ in range(2):
+                self.assertIs(enrolled(connection, self.roll), connection)
+            connection.makeConnection(StringTransport())
+            self.assertEqual((first, self.roll), ({connection}, {connection}))
+            connection.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual((first, self.roll), (set(), set()))
+
+    def test_raises_at_the_end(self) -> None:
+        """One whose protocol raises as it is told of the loss is gone all the same."""
+        echo = EchoFactory(Clock()).buildProtocol(None)
+
+        def raises(*_: object) -> None:
+            raise ZeroDivisionError
+
+        echo._lost = raises  # type: ignore[method-assign]
+        for inner in (echo, Telling([])):
+            connection = enrolled(inner, self.roll)
+            connection.makeConnection(StringTransport())
+            with self.assertRaises(ZeroDivisionError):
+                connection.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(self.roll, set())
 
 
 class SteadyTests(SynchronousTestCase):

@@ -22,6 +22,7 @@ from sockproto.closing import LONGEST_LAST_WORDS, OrderlyClose
 from sockproto.interfaces import ISteadyReceiver
 from sockproto.peers import Networks, peer_group_of
 from sockproto.reporting import Log, Occasional, log
+from sockproto.rolls import Roll, Rolls
 from sockproto.spelling import counted
 from sockproto.wrapping import FactoryWrapper, attended
 
@@ -72,7 +73,6 @@ class Gate:
         log: with `Log.NONE`, refusals are only counted.
 
     Attributes:
-        connected: how many are there now.
         of_peer: how many of them of each peer, where that is bounded.
         refused: how many were refused, by reason: `denied`, `not allowed`, `most`,
             `most per peer`.
@@ -95,11 +95,21 @@ class Gate:
         self.most_per_peer = _bound("most_per_peer", most_per_peer)
         self._allow = Networks("allow", allow)
         self.deny = Networks("deny", deny)
-        self.connected = 0
+        self._attended = 0
+        self._rolls = Rolls()
         self.refused: Counter[str] = Counter()
         self.of_peer: Counter[bytes] = Counter()
         self._logs = choice("log", Log, log) is not Log.NONE
         self._told = Occasional(checked_clock("clock", clock), self._tell)
+
+    @property
+    def connected(self) -> int:
+        """How many are there now."""
+        return self._attended + self._rolls.count()
+
+    def count(self, roll: Roll) -> None:
+        """Count those on this roll (`IAttended`), without being told of them."""
+        self._rolls.add(roll)
 
     @property
     def allow(self) -> Networks:
@@ -145,32 +155,39 @@ class Gate:
                 return "most per peer"
         return None
 
-    def admit(self, address: IAddress | None) -> Attendant | None:
+    def admits(self, address: IAddress | None) -> bool:
         """
-        Have who counts one from there; None if it may not come.
+        Tell whether one more may come from there; if not, it is refused.
         """
-        if (  # each connection comes here, and pays for each call
+        # Each connection comes here, and pays for each call.
+        if (
             not self._lists
             and self.most_per_peer is None
             and (self.most is None or self.connected < self.most)
         ):
-            return self
-        return self.attendant(address) if self.refusal(address) is None else None
+            return True
+        return self.refusal(address) is None
 
-    def attendant(self, address: IAddress | None) -> Attendant:
+    def attendants(
+        self, address: IAddress | None, *, on_roll: bool = False
+    ) -> tuple[Attendant, ...]:
         """
         Have who counts one from there as long as it is there, whether it may come.
+
+        Args:
+            on_roll: whether it is counted in all already.
         """
+        in_all = () if on_roll else (self,)
         peer = None if self.most_per_peer is None else peer_group_of(address)
-        return self if peer is None else _OfPeer(self, peer)
+        return in_all if peer is None else (*in_all, _OfPeer(self, peer))
 
     def made(self, connection: object) -> None:
-        """One of no peer in particular has come."""
-        self.connected += 1
+        """One has come that is on no roll."""
+        self._attended += 1
 
     def lost(self, connection: object) -> None:
-        """One of no peer in particular has gone."""
-        self.connected -= 1
+        """It has gone."""
+        self._attended -= 1
 
     def gone(self, connection: object) -> None:
         """It was not counted any more."""
@@ -201,7 +218,7 @@ def _bound(name: str, seen: int | None) -> int | None:
 
 class _OfPeer:
     """
-    Counts a connection in all, and of its peer.
+    Counts a connection of its peer.
     """
 
     __slots__ = ("_gate", "_peer")
@@ -211,16 +228,13 @@ class _OfPeer:
         self._peer = peer
 
     def made(self, connection: object) -> None:
-        gate = self._gate
-        gate.connected += 1
-        gate.of_peer[self._peer] += 1
+        self._gate.of_peer[self._peer] += 1
 
     def lost(self, connection: object) -> None:
-        gate = self._gate
-        gate.connected -= 1
-        gate.of_peer[self._peer] -= 1
-        if not gate.of_peer[self._peer]:
-            del gate.of_peer[self._peer]
+        of_peer = self._gate.of_peer
+        of_peer[self._peer] -= 1
+        if not of_peer[self._peer]:
+            del of_peer[self._peer]
 
     def gone(self, connection: object) -> None:
         """It was not counted any more."""
@@ -292,13 +306,17 @@ class Admission(FactoryWrapper[IProtocol]):
         clock: bounds the time of last words; the reactor, outside tests.
         last_words: what a refused peer gets, line end included; none for a reset.
             Text is sent as UTF-8. At most 4,096 bytes.
+        roll: where `inner`, which is this one's alone, enters all that it builds, as
+            `Draining` does: to count those there costs less than to be told of each.
+            A place is free then after a protocol was told of its loss, not before.
 
     Attributes:
         parting: how many hear last words now. Above 32 at once, peers are reset: a
             crowd must not use up the open files in spite of the gates.
 
     Raises:
-        SettingError: `last_words` is neither bytes nor a text, or too long.
+        SettingError: `last_words` is neither bytes nor a text, or too long, or `roll`
+            is none.
     """
 
     def __init__(
@@ -307,12 +325,18 @@ class Admission(FactoryWrapper[IProtocol]):
         *gates: Gate,
         clock: IReactorTime,
         last_words: bytes | str = b"",
+        roll: Roll | None = None,
     ) -> None:
         super().__init__(inner)
         self.gates = tuple(instance("gates", each, Gate) for each in gates)
         self.clock = checked_clock("clock", clock)
         self.last_words = short_text("last_words", last_words, LONGEST_LAST_WORDS)
         self.parting = 0
+        self._by_roll = roll is not None
+        if roll is not None:
+            instance("roll", roll, Roll)
+            for gate in self.gates:
+                gate.count(roll)
 
     def doStart(self) -> None:
         for gate in self.gates:
@@ -325,12 +349,14 @@ class Admission(FactoryWrapper[IProtocol]):
             gate.close()
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
-        attendants = []
+        attendants: tuple[Attendant, ...] = ()
         for gate in self.gates:
-            attendant = gate.admit(addr)
-            if attendant is None:
+            if not gate.admits(addr):
                 return _RefusedConnection(self)
-            attendants.append(attendant)
+            if not self._by_roll or gate.most_per_peer is not None:
+                attendants += gate.attendants(addr, on_roll=self._by_roll)
         inner: IProtocol | None
         inner = self.inner.buildProtocol(addr)  # type: ignore[arg-type]
-        return None if inner is None else attended(inner, *attendants)
+        if inner is None or not attendants:
+            return inner
+        return attended(inner, *attendants)

@@ -5,7 +5,7 @@ How a factory's connections come to their end when it stops.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol
@@ -17,8 +17,9 @@ from sockproto.checks import (
 )
 from sockproto.interfaces import Debt, IOwing
 from sockproto.reporting import log
+from sockproto.rolls import Roll, Rolls
 from sockproto.spelling import counted
-from sockproto.wrapping import FactoryWrapper, accountable, attended
+from sockproto.wrapping import FactoryWrapper, enrolled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,19 +90,29 @@ class Drain(Watched):
     Attributes:
         state: `SERVING`, then `DRAINING` from the call of `begin`, then `STOPPED`
             when the last connection is gone.
-        connections: those that are there now.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         super().__init__(State.SERVING)
         self.clock = checked_clock("clock", clock)
-        self.connections: set[IOwing] = set()
+        self._rolls = Rolls()
         self._waiters: list[Deferred[None]] = []
         self._seconds = self._deadline = 0.0
         self._next: IDelayedCall | None = None
         # How many bytes of each had passed, and since when it is so.
         self._quiet_since: dict[IOwing, tuple[int, float]] = {}
         self._finished: set[IOwing] = set()
+
+    @property
+    def connections(self) -> set[IOwing]:
+        """Those that are there now."""
+        return set[Any]().union(*self._rolls)
+
+    def roll(self) -> Roll:
+        """Have a roll that is looked at, as long as others have it (`IAttended`)."""
+        roll = Roll()
+        self._rolls.add(roll)
+        return roll
 
     def begin(self, seconds: float) -> Deferred[None]:
         """
@@ -148,21 +159,30 @@ class Drain(Watched):
         # Nobody waits longer than was said on a clock that was set back.
         self._deadline = min(self._deadline, now + self._seconds)
         left = self._deadline - now
-        if not self.connections:
+        connections = self._attend()
+        if not connections:
             self._stop()
         elif left < SHORTEST_SECONDS:
             self._next = self.clock.callLater(ABORT_SECONDS, self._stop)
             self._abort()
         else:
             self._next = self.clock.callLater(min(LOOK_SECONDS, left), self._look)
-            for connection in self.connections - self._finished:
+            for connection in connections - self._finished:
                 try:
                     self._finish_if_quiet(connection, now)
                 except Exception:  # noqa: BLE001 - as above
                     log.failure("a connection raised while it was drained")
 
+    def _attend(self) -> set[IOwing]:
+        """Have each tell us of its end: it is not asked of any before we drain."""
+        connections: set[Any] = self.connections
+        for connection in connections:
+            if self not in connection.attendants:
+                connection.attendants += (self,)
+        return connections
+
     def _finish_if_quiet(self, connection: IOwing, now: float) -> None:
-        if connection not in self.connections:
+        if not any(connection in roll for roll in self._rolls):
             return  # it went with one before it
         passed = connection.bytes_received + connection.bytes_sent
         before = self._quiet_since.get(connection)
@@ -206,19 +226,17 @@ class Drain(Watched):
             waiter.callback(None)
 
     def made(self, connection: IOwing) -> None:
-        """One of our factories has a new connection."""
-        self.connections.add(connection)
+        """It was made before it was told to tell us."""
 
     def lost(self, connection: IOwing) -> None:
         """It is lost; it is there until its protocol was told."""
 
     def gone(self, connection: IOwing) -> None:
         """A connection is gone, and its protocol was told."""
-        self.connections.discard(connection)
         if self._waiters:  # it drains
             self._quiet_since.pop(connection, None)
             self._finished.discard(connection)
-            if not self.connections:
+            if not any(self._rolls):
                 self._stop()
 
 
@@ -240,15 +258,19 @@ class Draining(FactoryWrapper[IProtocol]):
     Args:
         inner: builds the protocols.
         drain: shared by the factories that stop together.
+
+    Attributes:
+        roll: the connections of this factory that are there now.
     """
 
     def __init__(self, inner: IProtocolFactory, drain: Drain) -> None:
         super().__init__(inner)
         self.drain = instance("drain", drain, Drain)
+        self.roll = drain.roll()
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
         if self.drain.state is not State.SERVING:
             return None
         inner: IProtocol | None
         inner = self.inner.buildProtocol(addr)  # type: ignore[arg-type]
-        return None if inner is None else attended(accountable(inner), self.drain)
+        return None if inner is None else enrolled(inner, self.roll)

@@ -4,6 +4,7 @@ Who may connect, and how many at once.
 
 from __future__ import annotations
 
+import gc
 from errno import ECONNRESET
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ from sockproto.errors import SettingError
 from sockproto.peers import Networks
 from sockproto.policies.admission import PARTING_SECONDS, Admission, Gate
 from sockproto.reporting import Occasional
+from sockproto.rolls import Roll
 from sockproto.testing import MemoryTransport, WrapperContract, connect
+from sockproto.wrapping import FactoryWrapper, enrolled
 from tests.contracts import (
     LogLines,
     Peer,
@@ -40,7 +43,7 @@ from tests.contracts import (
 from tests.policies.certificates import certificate_for_localhost
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IProtocolFactory
+    from twisted.internet.interfaces import IProtocol, IProtocolFactory
     from twisted.python.failure import Failure
 
 LAST_WORDS = "Zu viele.\n"
@@ -52,6 +55,16 @@ PEERS = ["1", "2", "::1", "::2:0:0:0:0", "u"]
 def address(host: str) -> Any:
     kind = IPv6Address if ":" in host else IPv4Address
     return kind("TCP", host, 50123)
+
+
+def come(gate: Gate, peer: Any) -> None:
+    for each in gate.attendants(peer):
+        each.made(None)
+
+
+def go(gate: Gate, peer: Any) -> None:
+    for each in gate.attendants(peer):
+        each.lost(None)
 
 
 class Told(Protocol):
@@ -103,10 +116,10 @@ class GateTests(_GateTests):
         gate = Gate(self.clock, most=2)
         for number in range(2):
             self.assertIsNone(gate.refusal(address(f"192.0.2.{number}")))
-            gate.attendant(address(f"192.0.2.{number}")).made(None)
+            come(gate, address(f"192.0.2.{number}"))
         self.assertEqual(gate.refusal(address("192.0.2.9")), "most")
         self.assertEqual(gate.refusal(UNIXAddress(None)), "most")
-        gate.attendant(address("192.0.2.0")).lost(None)
+        go(gate, address("192.0.2.0"))
         self.assertIsNone(gate.refusal(UNIXAddress(None)))
         self.assertEqual(gate.connected, 1)
         self.assertEqual(gate.refused, {"most": 2})
@@ -117,9 +130,9 @@ class GateTests(_GateTests):
         for host in ("192.0.2.1", "192.0.2.2"):
             for _ in range(2):
                 self.assertIsNone(gate.refusal(address(host)))
-                gate.attendant(address(host)).made(None)
+                come(gate, address(host))
             self.assertEqual(gate.refusal(address(host)), "most per peer")
-        gate.attendant(address("192.0.2.1")).lost(None)
+        go(gate, address("192.0.2.1"))
         self.assertIsNone(gate.refusal(address("192.0.2.1")))
         self.assertEqual(gate.refusal(address("192.0.2.2")), "most per peer")
         self.assertEqual(gate.connected, 3)
@@ -127,8 +140,8 @@ class GateTests(_GateTests):
     def test_peers_of_ipv6(self) -> None:
         """The addresses of an IPv6 /64 are one peer; mapped ones are IPv4's."""
         gate = Gate(self.clock, most_per_peer=1)
-        gate.attendant(address("2001:db8::1")).made(None)
-        gate.attendant(address("::ffff:192.0.2.1")).made(None)
+        come(gate, address("2001:db8::1"))
+        come(gate, address("::ffff:192.0.2.1"))
         for host, expected in (
             ("2001:db8::1", "most per peer"),
             ("2001:db8::ffff:1:2", "most per peer"),
@@ -146,11 +159,11 @@ class GateTests(_GateTests):
         for unix in (UNIXAddress(None), UNIXAddress("/tmp/socket"), None):
             for _ in range(3):
                 self.assertIsNone(gate.refusal(unix))
-                gate.attendant(unix).made(None)
+                come(gate, unix)
         self.assertEqual(gate.connected, 9)
         for unix in (UNIXAddress(None), UNIXAddress("/tmp/socket"), None):
             for _ in range(3):
-                gate.attendant(unix).lost(None)
+                go(gate, unix)
         self.assertEqual(gate.connected, 0)
 
     def test_networks(self) -> None:
@@ -196,7 +209,7 @@ class GateTests(_GateTests):
         gate = Gate(
             self.clock, most=1, most_per_peer=1, allow="::/0", deny="192.0.2.0/24"
         )
-        gate.attendant(peer).made(None)
+        come(gate, peer)
         self.assertEqual(gate.refusal(peer), "denied")
         gate.deny = Networks("deny")
         self.assertEqual(gate.refusal(peer), "not allowed")
@@ -240,7 +253,7 @@ class GateTests(_GateTests):
             if not comes:
                 if who in there:
                     there.remove(who)
-                    gate.attendant(peer).lost(None)
+                    go(gate, peer)
                 continue
             if len(there) >= 6:
                 expected = "most"
@@ -250,7 +263,7 @@ class GateTests(_GateTests):
                 expected = None
             self.assertEqual(gate.refusal(peer), expected)
             if expected is None:
-                gate.attendant(peer).made(None)
+                come(gate, peer)
                 there.append(who)
             self.assertEqual(gate.connected, len(there))
         groups = {each for each in there if each != "u"}
@@ -267,7 +280,7 @@ class LogTests(_GateTests):
     def test_at_once_and_then_now_and_then(self) -> None:
         """The first refusal is told at once, then how many, at most every 10 s."""
         gate = Gate(self.clock, most=1)
-        gate.attendant(address("192.0.2.1")).made(None)
+        come(gate, address("192.0.2.1"))
         self.refuse(gate, 1000)
         words = "above 1 in all (--max-connections)."
         self.assertEqual(self.log.lines, [f"Refused 1 connection {words}"])
@@ -282,7 +295,7 @@ class LogTests(_GateTests):
         """Each reason is told, with its number and its option."""
         gate = Gate(self.clock, most_per_peer=2, allow="192.0.2.0/24", deny="192.0.2.9")
         for _ in range(2):
-            gate.attendant(address("192.0.2.1")).made(None)
+            come(gate, address("192.0.2.1"))
         self.refuse(gate, 1, "192.0.2.9")
         self.refuse(gate, 2, "192.0.2.9")
         self.refuse(gate, 3, "::1")
@@ -353,7 +366,11 @@ class AdmissionTests(_GateTests):
         return self.made[-1]
 
     def admission(self, *gates: Gate, **settings: Any) -> Admission:
-        factory = Factory.forProtocol(self.build)
+        return self.around(Factory.forProtocol(self.build), *gates, **settings)
+
+    def around(
+        self, factory: IProtocolFactory, *gates: Gate, **settings: Any
+    ) -> Admission:
         return Admission(factory, *gates, clock=self.clock, **settings)
 
     def test_admitted_and_refused(self) -> None:
@@ -425,7 +442,7 @@ class AdmissionTests(_GateTests):
             def buildProtocol(self, addr: object) -> None:
                 return None
 
-        admission = Admission(Unwilling(), gate, clock=self.clock)
+        admission = self.around(Unwilling(), gate)
         for _ in range(3):
             self.assertIsNone(admission.buildProtocol(address("192.0.2.1")))
         self.assertEqual((gate.connected, gate.refused), (0, {}))
@@ -441,7 +458,7 @@ class AdmissionTests(_GateTests):
             def connectionMade(self) -> None:
                 getattr(self.transport, self.ending)()
 
-        admission = Admission(Factory.forProtocol(Unwilling), gate, clock=self.clock)
+        admission = self.around(Factory.forProtocol(Unwilling), gate)
         for ending in ("abortConnection", "loseConnection"):
             Unwilling.ending = ending
             _, transport = connect(admission, self.clock)
@@ -456,15 +473,17 @@ class AdmissionTests(_GateTests):
         told = Told()
         told.connectionMade = transport.lose  # type: ignore[method-assign]
         factory = Factory.forProtocol(lambda: told)
-        admission = Admission(factory, gate, clock=self.clock)
+        admission = self.around(factory, gate)
         outer: Any = admission.buildProtocol(transport.getPeer())
         transport.connect(outer)
         self.assertTrue(told.lost)
         self.assertEqual(gate.connected, 0)
         self.assertIsNone(gate.refusal(transport.getPeer()))
 
+    free_when_told = True
+
     def test_room_is_there_when_the_loss_is_told(self) -> None:
-        """When a protocol is told that it is lost, its place is free."""
+        """When a protocol is told that it is lost, its place is free; or just after."""
         gate = Gate(self.clock, most=1)
         admission = self.admission(gate)
         _, transport = connect(admission, self.clock)
@@ -473,7 +492,8 @@ class AdmissionTests(_GateTests):
             lambda reason=connectionDone: seen.append(gate.connected)
         )
         transport.lose()
-        self.assertEqual(seen, [0])
+        self.assertEqual(seen, [0 if self.free_when_told else 1])
+        self.assertEqual(gate.connected, 0)
 
     def test_one_that_raises(self) -> None:
         """A protocol that raises when it is lost takes no place for ever."""
@@ -569,6 +589,94 @@ class AdmissionTests(_GateTests):
         self.assertEqual((gate.connected, gate.refused.total()), (1, 1000))
         self.assertEqual(len(self.log.lines), 1)
         there.lose()
+
+
+class Enrolling(FactoryWrapper[Any]):
+    """
+    Enters all that it builds in a roll.
+    """
+
+    def __init__(self, inner: IProtocolFactory) -> None:
+        super().__init__(inner)
+        self.roll = Roll()
+
+    def wrap(self, inner: IProtocol) -> Any:
+        return enrolled(inner, self.roll)
+
+
+class OnRollTests(AdmissionTests):
+    """The same, of one that counts who is on a roll."""
+
+    free_when_told = False
+
+    def around(
+        self, factory: IProtocolFactory, *gates: Gate, **settings: Any
+    ) -> Admission:
+        enrolling = Enrolling(factory)
+        self.roll = enrolling.roll
+        return Admission(
+            enrolling, *gates, clock=self.clock, roll=self.roll, **settings
+        )
+
+    def test_told_of_none(self) -> None:
+        """It is told of a connection only where those of a peer are counted."""
+        gate = Gate(self.clock, most=10)
+        admission = self.admission(gate)
+        _, first = connect(admission, self.clock)
+        gate.most_per_peer = 5
+        _, second = connect(admission, self.clock)
+        told = sorted(len(each.attendants) for each in self.roll)
+        self.assertEqual(told, [0, 1])
+        self.assertEqual((gate.connected, gate.of_peer.total()), (2, 1))
+        first.lose()
+        second.lose()
+        self.assertEqual((gate.connected, gate.of_peer.total()), (0, 0))
+
+    def test_counted_once(self) -> None:
+        """Two that share a gate and what is in them count a connection once."""
+        gate = Gate(self.clock, most=2)
+        enrolling = Enrolling(Factory.forProtocol(self.build))
+        roll = enrolling.roll
+        two = [
+            Admission(enrolling, gate, clock=self.clock, roll=roll) for _ in range(2)
+        ]
+        there = [connect(each, self.clock)[1] for each in two]
+        self.assertFalse(any(each.aborted for each in there))
+        self.assertEqual(gate.connected, 2)
+        for transport in there:
+            transport.lose()
+
+    def test_forgotten(self) -> None:
+        """A roll that nobody has any more is not asked."""
+        gate = Gate(self.clock)
+        for _ in range(5):
+            self.admission(gate)
+        gc.collect()
+        self.assertEqual(len(list(gate._rolls)), 1)
+        del self.roll
+        gc.collect()
+        self.assertEqual(len(list(gate._rolls)), 0)
+
+    def test_wrong_roll(self) -> None:
+        """What is no roll is refused."""
+        with self.assertRaises(SettingError):
+            Admission(Factory(), clock=self.clock, roll=set())  # type: ignore[arg-type]
+
+    def test_beside_others(self) -> None:
+        """Who is on a roll and who is on none count together."""
+        gate = Gate(self.clock, most=3)
+        factory = Factory.forProtocol(self.build)
+        told = Admission(factory, gate, clock=self.clock)
+        mine = [self.admission(gate) for _ in range(2)]
+        there = [connect(each, self.clock)[1] for each in (told, *mine)]
+        self.assertEqual(gate.connected, 3)
+        for each in (told, *mine):
+            _, refused = connect(each, self.clock)
+            self.clock.advance(0)
+            self.assertTrue(refused.aborted)
+        for transport in there:
+            transport.lose()
+        self.assertEqual((gate.connected, gate.refused), (0, {"most": 3}))
 
 
 class OverSocketsTests(TestCase):

@@ -4,6 +4,7 @@ How a factory's connections come to their end when it stops.
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, strategies as st
@@ -452,6 +453,53 @@ class StateTests(_DrainTests):
         self.assertNoResult(done)
         second.lose()
         self.successResultOf(done)
+
+    def test_made_late(self) -> None:
+        """One built before it stops and made after that is waited for, too."""
+        _, first = self.join()
+        factory = Draining(Factory.forProtocol(Owing), self.drain)
+        late: Any = factory.buildProtocol(None)
+        done = self.drain.begin(10)
+        transport = MemoryTransport(self.clock)
+        transport.connect(late)
+        first.lose()
+        self.assertNoResult(done)
+        owing = late.inner
+        self.pass_time(0.7)
+        self.assertEqual(owing.ends, ["finished: the service stops"])
+        self.successResultOf(done)
+
+    def test_asked_of_none_before(self) -> None:
+        """As long as it serves, nobody has to tell it of anything."""
+        factory = Draining(EchoFactory(self.clock, log="none"), self.drain)
+        connection: Any
+        connection, transport = connect(factory, self.clock)
+        self.assertEqual(connection.attendants, ())
+        self.assertEqual(self.drain.connections, factory.roll)
+        self.assertEqual(factory.roll, {connection})
+        done = self.drain.begin(10)
+        transport.lose()
+        self.successResultOf(done)
+        self.assertEqual(factory.roll, set())
+
+    def test_twice_around(self) -> None:
+        """One that is drained by two factories is one connection."""
+        echo = EchoFactory(self.clock, log="none")
+        factory = Draining(Draining(echo, self.drain), self.drain)
+        connection, transport = connect(factory, self.clock)
+        self.assertEqual(self.drain.connections, {connection})
+        transport.lose()
+
+    def test_forgotten_factory(self) -> None:
+        """The connections of a factory that nobody has any more are known still."""
+        connection, transport = self.join()
+        gc.collect()
+        self.assertEqual(len(self.drain.connections), 1)
+        self.assertEqual(len(list(self.drain._rolls)), 1)
+        transport.lose()
+        del connection, transport
+        gc.collect()
+        self.assertEqual(list(self.drain._rolls), [])
 
     def test_watcher_ends_all(self) -> None:
         """A watcher may end connections as it is told: the end is told once."""

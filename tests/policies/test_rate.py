@@ -836,7 +836,7 @@ class OverSocketsTests(TestCase):
         stopped = drain.begin(90)
         await self.pass_time_until(lambda: peer.ended, peer, step=0.1)
         received = connection.bytes_received
-        await self.leave([peer], drain.connections)
+        await self.leave([peer], factory.connections)
         self.successResultOf(stopped)
         self.assertIs(drain.state, State.STOPPED)
         self.assertEqual(self.log.having("Aborting"), [])
@@ -863,7 +863,7 @@ class OverSocketsTests(TestCase):
         stopped = drain.begin(90)
         await self.pass_time_until(lambda: peer.ended, peer, step=0.1)
         self.assertEqual(peer.received, sent)
-        await self.leave([peer], drain.connections)
+        await self.leave([peer], echo.connections)
         self.successResultOf(stopped)
 
     async def test_drain_of_what_was_written(self) -> None:
@@ -889,4 +889,4 @@ class OverSocketsTests(TestCase):
         await self.pass_time_until(lambda: len(peer.received) == 2000, peer)
         await self.pass_time_until(lambda: self.clock.seconds() > 4, peer)
         self.assertFalse(connection.owed())
-        await self.leave([peer], drain.connections)
+        await self.leave([peer], echo.connections)
