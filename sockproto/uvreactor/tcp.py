@@ -50,8 +50,9 @@ class ServerConnection(Connection):
     def _build(self) -> IProtocol | None:
         name = self._uv.get_extra_info("peername")
         port = self.server
-        port.has_accepted()
         self.sessionno = port.sessionno
+        if not port.has_accepted():
+            return None
         if name is None:  # it was reset before we saw it
             return None
         protocol: IProtocol | None = port.factory.buildProtocol(address_of(name))

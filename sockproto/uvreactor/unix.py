@@ -44,8 +44,9 @@ class UNIXConnection(ServerConnection):
 
     def _build(self) -> IProtocol | None:
         port = self.server
-        port.has_accepted()
         self.sessionno = port.sessionno
+        if not port.has_accepted():
+            return None
         name = self._peer_name()
         protocol: Any = port.factory.buildProtocol(UNIXAddress(name))
         if protocol is None:

@@ -5,9 +5,12 @@ Ports: accepting, pausing, stopping, and being another's.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
+from errno import EMFILE
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address
@@ -40,6 +43,16 @@ def backlog_of(listener: Any) -> int:
     told = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BACKLOG.size)
     backlog: int = BACKLOG.unpack(told)[-1]
     return backlog
+
+
+def copies_of(sock: socket.socket) -> int:
+    """How many descriptors of this process are that socket."""
+    own = os.fstat(sock.fileno())
+    count = 0
+    for each in Path("/dev/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the folder itself
+            count += os.path.samestat(each.stat(), own)
+    return count
 
 
 class PortContract(Contract):
@@ -339,21 +352,162 @@ class FairnessContract(Contract):
         await self.until(lambda: all(each.reason for each in port.factory.built))
         await port.stopListening()
 
+    def ways(self) -> list[tuple[Any, Callable[[], Peer]]]:
+        """Have a port of each kind, and how one connects to it."""
+        path = self.unix_path()
+        on_tcp = self.listen(Notes)
+        on_unix = self.reactor.listenUNIX(path, Server(Steady))
+        where = ("127.0.0.1", on_tcp.getHost().port)
+        return [
+            (on_tcp, lambda: Peer(self, socket.create_connection(where))),
+            (on_unix, partial(self.unix_peer, path)),
+        ]
+
     @in_reactor
     async def test_crowd(self) -> None:
         """A crowd is accepted within few turns, if these are long."""
         if self.ours:
             self.patch(accepting, "LONG_TURN", 0)
-        path = self.unix_path()
-        on_tcp = self.listen(Notes)
-        on_unix = self.reactor.listenUNIX(path, Server(Steady))
-        ways = (
-            (on_tcp, partial(self.peer_of, on_tcp)),
-            (on_unix, partial(self.unix_peer, path)),
-        )
-        for port, connect in ways:
+        for port, connect in self.ways():
             for _ in range(2):
                 self.assertLess(await self.turns_for(connect, port.factory), 20)
+            await port.stopListening()
+
+    @in_reactor
+    async def test_lasting_crowd(self) -> None:
+        """Where crowds come again and again, more are accepted in a turn."""
+        if self.ours:
+            self.patch(accepting, "LONG_TURN", 1000)
+            self.patch(accepting, "LOOK_EVERY", 2)
+        for port, connect in self.ways():
+            turns = [await self.turns_for(connect, port.factory) for _ in range(4)]
+            self.assertLess(turns[-1], 15)
+            port.stopReading()
+            peer = connect()
+            await self.turns()
+            self.assertFalse(port.factory.built)
+            port.startReading()
+            await self.until(lambda port=port: port.factory.built)
+            peer.close()
+            await self.lost(port.factory.built.pop())
+            for _ in range(3):
+                await self.turns_for(connect, port.factory)
+            if self.ours:
+                self.assertEqual(len(port._accepting), accepting.MOST_ACCEPTING)
+            for _ in range(64):
+                peer = connect()
+                await self.until(lambda port=port: port.factory.built)
+                peer.close()
+                await self.lost(port.factory.built.pop())
+            if self.ours:
+                self.assertEqual(len(port._accepting), 1)
+            for _ in range(2):
+                await self.turns_for(connect, port.factory)
+            await port.stopListening()
+            self.assertRaises((ConnectionRefusedError, FileNotFoundError), connect)
+
+    async def crowded(self) -> Any:
+        """Have a port where crowds have come."""
+        if self.ours:
+            self.patch(accepting, "LONG_TURN", 1000)
+            self.patch(accepting, "LOOK_EVERY", 2)
+        port = self.listen(Notes)
+        for _ in range(6):
+            await self.turns_for(partial(self.peer_of, port), port.factory)
+        return port
+
+    @in_reactor
+    async def test_crowd_that_leaves(self) -> None:
+        """When nobody comes any more, no descriptor more is left open than before."""
+        if self.ours:
+            self.patch(accepting, "QUIET_SECONDS", 0.2)
+        port = self.listen(Notes)
+        at_rest = copies_of(port.socket)
+        await port.stopListening()
+        port = await self.crowded()
+        if self.ours:
+            self.assertGreater(copies_of(port.socket), at_rest)
+        await self.until(lambda: copies_of(port.socket) == at_rest)
+        await self.turns_for(partial(self.peer_of, port), port.factory)
+        await port.stopListening()
+
+    @in_reactor
+    async def test_few(self) -> None:
+        """Two at a time are no crowd."""
+        if self.ours:
+            self.patch(accepting, "LOOK_EVERY", 1)
+        port = self.listen(Notes)
+        for _ in range(50):
+            peers = [self.peer_of(port) for _ in range(2)]
+            await self.until(lambda: len(port.factory.built) == 2)
+            for peer in peers:
+                peer.close()
+            for protocol in port.factory.built:
+                await self.lost(protocol)
+            port.factory.built.clear()
+            if self.ours:
+                self.assertEqual(len(port._accepting), 1)
+        await port.stopListening()
+
+    @in_reactor
+    async def test_stopped_by_the_first(self) -> None:
+        """When one of a crowd stops its port, nobody is made after `doStop`."""
+        port = await self.crowded()
+        factory = port.factory
+        stopped: list[Any] = []
+        made: list[int] = []
+
+        def stop(protocol: Notes) -> None:
+            if not stopped:
+                stopped.append(port.stopListening())
+
+        factory.builds = lambda: Notes(connectionMade=stop)
+        factory.doStop = lambda: made.append(len(factory.built))
+        peers = [self.peer_of(port) for _ in range(12)]
+        await self.until(lambda: stopped)
+        await stopped[0]
+        await self.turns()
+        self.assertEqual(made, [len(factory.built)])
+        for peer in peers:
+            peer.close()
+        for protocol in factory.built:
+            await self.lost(protocol)
+
+    @in_reactor
+    async def test_stopped_meanwhile(self) -> None:
+        """Those who are accepted when the port is stopped by others are served."""
+        port = await self.crowded()
+        peers = [self.peer_of(port) for _ in range(4)]
+        if self.ours:
+            # Between the accepting, after the calls of this turn, and the making.
+            soon = self.reactor.loop.call_soon
+            soon(soon, port.stopListening)
+        else:
+            await self.until(lambda: len(port.factory.built) == 4)
+            await port.stopListening()
+        await self.turns()
+        self.assertEqual(len(port.factory.built), 4)
+        for peer, protocol in zip(peers, port.factory.built, strict=True):
+            self.assertEqual(protocol.happened, ["connectionMade"])
+            peer.close()
+            await self.lost(protocol)
+
+    @in_reactor
+    async def test_crowd_without_descriptors(self) -> None:
+        """Where there is no descriptor left, one accepts them all."""
+        if self.ours:
+            self.patch(accepting, "LONG_TURN", 1000)
+            self.patch(accepting, "LOOK_EVERY", 2)
+
+        def refuse(descriptor: int) -> int:
+            raise OSError(EMFILE, "Too many open files")
+
+        for port, connect in self.ways():
+            self.patch(os, "dup", refuse)
+            for _ in range(3):
+                await self.turns_for(connect, port.factory)
+            if self.ours:
+                self.assertEqual(len(port._accepting), 1)
             await port.stopListening()
 
 
