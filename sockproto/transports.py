@@ -1,5 +1,6 @@
 """
-What a stream's transport can do and what it holds, whichever it is.
+What a stream's transport can do, what it holds and what it asks its producer for,
+whichever it is.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol as Structure, cast
 
+from twisted.internet._producer_helpers import _PullToPush
 from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.protocols.policies import ProtocolWrapper
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from twisted.internet.address import IPv4Address, IPv6Address
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress
@@ -22,9 +26,15 @@ if TYPE_CHECKING:
 __all__ = [
     "DatagramTransport",
     "Layer",
+    "ProducerLayer",
     "StreamTransport",
+    "buffered",
+    "go_on_closing",
+    "has_to_read",
     "innermost",
+    "is_being_started",
     "passes_half_close",
+    "pause_until_sent",
     "pending_error",
     "taken_so_far",
     "under_layers",
@@ -39,6 +49,14 @@ class Layer:
     """
 
     transport: Any = None
+
+
+class ProducerLayer:
+    """
+    Stands between a transport and a producer.
+    """
+
+    producer: Any
 
 
 class StreamTransport(Structure):
@@ -95,6 +113,19 @@ def passes_half_close(transport: object) -> bool:
     )
 
 
+def buffered(transport: object) -> int:
+    """
+    Bytes that the transport with the socket itself has, and that are on their way.
+
+    Over TLS, that is what has been encrypted; otherwise it is what is `unsent`.
+    """
+    low: Any = innermost(transport)
+    if hasattr(low, "get_write_buffer_size"):
+        return cast("int", low.get_write_buffer_size())
+    sending = len(getattr(low, "dataBuffer", b"")) - getattr(low, "offset", 0)
+    return sending + cast("int", getattr(low, "_tempDataLen", 0))
+
+
 def unsent(transport: object) -> int:
     """
     Bytes that were written and that the kernel has not taken yet.
@@ -103,29 +134,83 @@ def unsent(transport: object) -> int:
     method, as those of `sockproto.uvreactor` have, nor Twisted's attributes counts as
     one that holds nothing.
     """
-    held = _held_by_transport(innermost(transport))
-    while isinstance(transport, ProtocolWrapper | Layer):
-        if isinstance(transport, ProtocolWrapper):
-            held += _held_by_tls(transport)
-        transport = transport.transport
+    held = buffered(transport)
+    for layer in _tls_above(transport):
+        held += _waiting_for_hands(layer)
+        small: Any = layer.get("_aggregator")
+        if hasattr(small, "_bufferLeft"):
+            held += small.MAX_BUFFER_SIZE - small._bufferLeft  # noqa: SLF001
     return held
 
 
-def _held_by_transport(low: Any) -> int:
-    if hasattr(low, "get_write_buffer_size"):
-        return cast("int", low.get_write_buffer_size())
-    sending = len(getattr(low, "dataBuffer", b"")) - getattr(low, "offset", 0)
-    return sending + cast("int", getattr(low, "_tempDataLen", 0))
+def has_to_read(transport: object) -> bool:
+    """
+    Tell whether TLS has to hear of the peer before it can send what was written.
+    """
+    return any(map(_waiting_for_hands, _tls_above(transport)))
 
 
-def _held_by_tls(wrapper: object) -> int:
-    """Bytes that wait for the end of a handshake, or for the reactor's next turn."""
-    held = vars(wrapper)  # a wrapper has its transport's attributes, too
-    size = sum(map(len, held.get("_appSendBuffer", ())))
-    small: Any = held.get("_aggregator")
-    if hasattr(small, "_bufferLeft"):
-        size += small.MAX_BUFFER_SIZE - small._bufferLeft  # noqa: SLF001
-    return size
+def _tls_above(transport: Any) -> Iterator[dict[str, Any]]:
+    """What the layers of Twisted's TLS have as their own, of a connection."""
+    while isinstance(transport, ProtocolWrapper | Layer):
+        if isinstance(transport, ProtocolWrapper):
+            yield vars(transport)  # a wrapper has its transport's attributes, too
+        transport = transport.transport
+    protocol = getattr(transport, "protocol", None)
+    if protocol is not None and getattr(transport, "TLS", False):
+        yield vars(protocol)  # it was started, and the transport writes to it
+
+
+def _waiting_for_hands(layer: dict[str, Any]) -> int:
+    """Bytes that wait for the end of a handshake."""
+    return sum(map(len, layer.get("_appSendBuffer", ())))
+
+
+def pause_until_sent(transport: object) -> None:
+    """
+    Pause the push producer of a transport until all is sent, however little it is.
+
+    Twisted's resume only whom they have paused, which they do above 64 KiB.
+    """
+    low: Any = innermost(transport)
+    if hasattr(low, "pause_producer_until_sent"):
+        low.pause_producer_until_sent()
+        return
+    producer = getattr(low, "producer", None)
+    if producer is not None and getattr(low, "streamingProducer", False):
+        low.producerPaused = True
+        producer.pauseProducing()
+
+
+def is_being_started(producer: object) -> bool:
+    """
+    Tell whether it is TLS's for a pull producer, and cannot be paused yet.
+
+    It registers that, and starts it afterwards.
+    """
+    while isinstance(producer, ProducerLayer):
+        producer = producer.producer
+    pulling = getattr(producer, "_producer", None)
+    return isinstance(pulling, _PullToPush) and not hasattr(pulling, "_coopTask")
+
+
+def go_on_closing(transport: object) -> None:
+    """
+    Have a close, of the connection or of its output, wait no longer for a producer.
+
+    Twisted's transports go on by themselves with one that was unregistered, but not
+    with `loseWriteConnection`; nor with one that they were to resume and that makes
+    no use of it.
+    """
+    low: Any = innermost(transport)
+    if hasattr(low, "go_on_closing"):
+        low.go_on_closing()
+        return
+    ending = getattr(low, "disconnecting", False) or (
+        getattr(low, "_writeDisconnecting", False) and not low._writeDisconnected  # noqa: SLF001
+    )
+    if ending and low.connected and hasattr(low, "startWriting"):
+        low.startWriting()
 
 
 def taken_so_far(transport: object, written: int) -> object:

@@ -26,7 +26,7 @@ from sockproto.errors import (
 )
 from sockproto.fetching.splicing import SMALLEST, Splicing, Told, splicing_from
 from sockproto.reporting import describe_address
-from sockproto.transports import innermost, unsent
+from sockproto.transports import buffered, innermost
 from sockproto.wire.response import (
     BodyCame,
     HeadCame,
@@ -198,7 +198,7 @@ class FetchProtocol(ClientStream):
     def _timed_out(self) -> None:
         self._silence = None
         assert self._timeout is not None
-        left = unsent(innermost(self.transport))
+        left = buffered(self.transport)
         before = self._waiting or (len(self._exchange.request) if left else 0)
         self._waiting = left
         if self._complete:
@@ -360,7 +360,7 @@ class FetchProtocol(ClientStream):
     def _end(self, end: ResponseEnded) -> None:
         self._complete = True
         self.trailers = end.trailers
-        if unsent(innermost(self.transport)):
+        if buffered(self.transport):
             # Who has answered need not read the rest of the request.
             self.transport.abortConnection()
             return

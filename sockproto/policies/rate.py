@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from sockproto.checks import above_zero, clock as checked_clock, instance
 from sockproto.interfaces import Debt
-from sockproto.transports import innermost, unread
+from sockproto.transports import ProducerLayer, innermost, is_being_started, unread
 from sockproto.wrapping import (
     ConnectionWrapper,
     FactoryWrapper,
@@ -276,22 +276,24 @@ class TotalRate:
 
 
 @implementer(IPushProducer, IPullProducer)
-class _PacedProducer:
+class _PacedProducer(ProducerLayer):
     """
     The inner protocol's producer, asked for more when both the transport takes it
     and the rate allows it.
     """
 
     def __init__(self, producer: Any, *, streaming: bool) -> None:
-        self._producer = producer
+        self.producer = producer
         self._streaming = streaming
         self._held = False
+        self._unaware = False  # it is held, and was not told yet
         self._full = not streaming  # the transport has not asked for more
 
     def pauseProducing(self) -> None:
         self._full = True
-        if not self._held:
-            self._producer.pauseProducing()
+        if not self._held or self._unaware:
+            self._unaware = False
+            self.producer.pauseProducing()
 
     def resumeProducing(self) -> None:
         self._full = False
@@ -299,24 +301,34 @@ class _PacedProducer:
             self._produce()
 
     def stopProducing(self) -> None:
-        self._producer.stopProducing()
+        self.producer.stopProducing()
 
-    def hold(self) -> None:
-        if not self._held:
-            self._held = True
-            if self._streaming and not self._full:
-                self._producer.pauseProducing()
+    def hold(self, *, from_next_write: bool = False) -> None:
+        """
+        Ask for no more until `release`.
+
+        Args:
+            from_next_write: it cannot be paused yet.
+        """
+        if self._held and not self._unaware:
+            return
+        self._held = True
+        self._unaware = from_next_write
+        if self._streaming and not (self._full or self._unaware):
+            self.producer.pauseProducing()
 
     def release(self) -> None:
         if self._held:
             self._held = False
-            if not self._full:
+            if self._unaware:
+                self._unaware = False
+            elif not self._full:
                 self._produce()
 
     def _produce(self) -> None:
         if not self._streaming:
             self._full = True  # it is asked for one piece at a time
-        self._producer.resumeProducing()
+        self.producer.resumeProducing()
 
 
 class _PacedConnection(ReadingHolder):
@@ -349,12 +361,17 @@ class _PacedConnection(ReadingHolder):
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
-        self._outwards.spend(len(data))
+        self._spend(len(data))
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         pieces = list(data)
         self.transport.writeSequence(pieces)
-        self._outwards.spend(sum(map(len, pieces)))
+        self._spend(sum(map(len, pieces)))
+
+    def _spend(self, size: int) -> None:
+        self._outwards.spend(size)
+        if self._producer is not None and self._outwards.held:
+            self._producer.hold()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._inwards.close()
@@ -400,8 +417,8 @@ class _PacedConnection(ReadingHolder):
         except RuntimeError:  # there is one
             self._producer = before
             raise
-        if self._outwards.held:
-            paced.hold()
+        if self._outwards.held and streaming:
+            paced.hold(from_next_write=is_being_started(producer))
         self._read_or_not()
 
     def unregisterProducer(self) -> None:

@@ -10,7 +10,14 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from sockproto.checks import whole_number
-from sockproto.transports import innermost, unsent
+from sockproto.transports import (
+    ProducerLayer,
+    go_on_closing,
+    has_to_read,
+    innermost,
+    pause_until_sent,
+    unsent,
+)
 from sockproto.wrapping import FactoryWrapper, ReadingHolder, accountable
 
 if TYPE_CHECKING:
@@ -21,15 +28,20 @@ if TYPE_CHECKING:
 __all__ = ["UnsentLimit"]
 
 LOWEST = 65_536
-"""Bytes. With fewer unsent, Twisted's transports do not tell when all is taken."""
+"""Bytes: as many as a transport takes before it pauses a producer by itself."""
 
 HIGHEST = 1 << 40
 
 
 @implementer(IPushProducer)
-class _Tap:
+class _Tap(ProducerLayer):
     """
     What the transport knows as the producer: it hears first when all is taken.
+
+    Args:
+        connection: what is told of it.
+        producer: the inner protocol's own, if it has one: it is asked as ever.
+        pulls: whether that is a pull producer.
     """
 
     def __init__(
@@ -39,39 +51,57 @@ class _Tap:
         *,
         pulls: bool = False,
     ) -> None:
+        self.producer = producer
+        self.comes = False
+        """It comes while much is unsent: it is not paused before it writes itself."""
+        self.paused = False
         self._connection = connection
-        self._producer = producer
         self._pulls = pulls
 
     def pauseProducing(self) -> None:
-        if self._producer is not None:
-            self._producer.pauseProducing()
+        if self.producer is not None and not (self.comes or self.paused):
+            self.paused = True
+            self.producer.pauseProducing()
 
     def resumeProducing(self) -> None:
-        still_full = self._connection.look_what_is_taken()
+        connection = self._connection
+        still_full = connection.look_what_is_taken()
         # TLS resumes once its handshake is over, whatever is unsent below it.
-        if self._producer is not None and (self._pulls or not still_full):
-            self._producer.resumeProducing()
+        if self._pulls or (self._is_to_be_told() and not still_full):
+            self.paused = False
+            self.producer.resumeProducing()
+        elif not still_full:
+            go_on_closing(connection.transport)
+
+    def _is_to_be_told(self) -> bool:
+        """
+        Tell whether it waits for that: we paused it, or it is another limit's.
+
+        That waits also if TLS, which asks only once, has paused us as it came.
+        """
+        producer = self.producer
+        while isinstance(producer, ProducerLayer) and not isinstance(producer, _Tap):
+            producer = producer.producer
+        return self.paused or isinstance(producer, _Tap)
 
     def stopProducing(self) -> None:
-        if self._producer is not None:
-            self._producer.stopProducing()
+        if self.producer is not None:
+            self.producer.stopProducing()
 
 
 class _BoundedConnection(ReadingHolder):
     """
     Looks at what is unsent with each write.
+
+    The transport's producer is a tap: of the inner protocol's producer, or, while
+    reading is held up, of none.
     """
 
     factory: UnsentLimit
 
-    _produces = False  # the inner protocol has a producer of its own
+    _tap: _Tap | None = None
     _closing = False
     _aborted = False
-
-    def makeConnection(self, transport: Any) -> None:
-        transport.registerProducer(_Tap(self), True)
-        super().makeConnection(transport)
 
     def write(self, data: bytes) -> None:
         if not self._aborted:  # a transport takes what comes until its next turn
@@ -93,53 +123,83 @@ class _BoundedConnection(ReadingHolder):
                 f"{size} bytes are unsent, where {factory.abort_above} are allowed"
             )
         elif size > factory.pause_above and not self._closing:
-            self.hold_reading()
+            if self._may_hold():
+                self._wait()
+                self.hold_reading()
+            else:
+                self._release()
+
+    def _may_hold(self) -> bool:
+        """Somebody outside may be closing it; and TLS may have to read to send."""
+        low: Any = innermost(self.transport)
+        return not (getattr(low, "disconnecting", False) or has_to_read(self.transport))
 
     def look_what_is_taken(self) -> bool:
         """
         Read again, if all is taken; tell whether it is not, and we are not reading.
         """
-        if not unsent(self.transport):
-            self.release_reading()
-            low: Any = innermost(self.transport)
-            if not self._produces and getattr(low, "disconnecting", False):
-                # Somebody outside closes it: it waits for its producer, which is us.
-                self._step_aside()
-        elif self._holding:
-            self._ask_to_be_told()
+        if self._holding:
+            if unsent(self.transport) and self._may_hold():
+                self._wait()
+            else:
+                self._release()
         return self._holding
 
-    def _ask_to_be_told(self) -> None:
+    def _wait(self) -> None:
         """
         Have the transport tell when all is taken.
 
-        It tells only those whom it has paused, and forgets that with the producer.
+        With TLS that may be in two parts, neither of which is much for a transport.
         """
-        low: Any = innermost(self.transport)
-        producer = getattr(low, "producer", None)
-        if producer is not None and low.streamingProducer:
-            low.producerPaused = True
-            producer.pauseProducing()
+        if self._tap is None:
+            tap = _Tap(self)
+            self.transport.registerProducer(tap, True)
+            self._tap = tap
+        pause_until_sent(self.transport)
 
-    # A transport has one producer, and waits for it with its close.
+    def _release(self) -> None:
+        # A transport has one producer, and waits for it with its close.
+        if self._tap is not None and self._tap.producer is None:
+            self._unregister()
+        self.release_reading()
+
+    def _unregister(self) -> None:
+        self._tap = None
+        self.transport.unregisterProducer()
+        go_on_closing(self.transport)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        if not self._produces:
-            self._produces = True
-            if not self._closing:
-                self.transport.unregisterProducer()
-            producer = _Tap(self, producer, pulls=not streaming)
-        self.transport.registerProducer(producer, streaming)
+        if self._tap is not None:
+            if self._tap.producer is not None:
+                self.transport.registerProducer(producer, streaming)  # it raises
+                return
+            self.transport.unregisterProducer()
+        self._tap = tap = _Tap(self, producer, pulls=not streaming)
+        # The close is to wait for one that comes after it, until that is asked.
+        tap.paused = self._closing and unsent(self.transport) > 0
+        try:
+            self.transport.registerProducer(tap, streaming)
+        except RuntimeError:  # there is one, of somebody else's
+            self._tap = None
+            raise
+        tap.comes = True
         self.look_what_is_taken()
+        tap.comes = False
 
     def unregisterProducer(self) -> None:
-        self.transport.unregisterProducer()
-        self._produces = False
+        self._unregister()
         if self._closing:
-            self.release_reading()
+            self._release()
         else:
-            self.transport.registerProducer(_Tap(self), True)
             self.look_what_is_taken()
+
+    def startTLS(self, *args: Any, **kwargs: Any) -> Any:
+        self._release()  # it reads, to shake hands
+        started = super().startTLS(*args, **kwargs)
+        if self._tap is not None and self._tap.paused:
+            # What Twisted has put in between does not know of it.
+            pause_until_sent(self.transport)
+        return started
 
     def loseConnection(self) -> None:
         self._step_aside()
@@ -154,11 +214,9 @@ class _BoundedConnection(ReadingHolder):
         self.transport.stopProducing()
 
     def _step_aside(self) -> None:
-        if not self._closing:
-            self._closing = True
-            if not self._produces:
-                self.transport.unregisterProducer()
-                self.release_reading()
+        self._closing = True
+        if self._tap is None or self._tap.producer is None:
+            self._release()
 
 
 class UnsentLimit(FactoryWrapper[_BoundedConnection]):
@@ -167,7 +225,8 @@ class UnsentLimit(FactoryWrapper[_BoundedConnection]):
 
     Above `pause_above` it is not read from, until all is taken; above
     `abort_above` it is aborted. It is for protocols that answer what they read and
-    register no producer; those of this package do.
+    register no producer; those of this package do. As long as TLS has to read before
+    it can send, to shake hands, it is read from.
 
     Args:
         inner: builds the protocols to guard.

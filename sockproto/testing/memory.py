@@ -19,7 +19,7 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sockproto.transports import unsent
+from sockproto.transports import buffered
 
 if TYPE_CHECKING:
     import socket
@@ -161,7 +161,7 @@ class MemoryTransport(Connection):
     @property
     def unsent(self) -> int:
         """Bytes that were written and that the peer has not taken."""
-        return unsent(self)
+        return buffered(self)
 
     @property
     def output_ended(self) -> bool:

@@ -117,6 +117,7 @@ class Connection(Logged):
     """Whether it has TCP_NODELAY, as far as we know; uvloop sets it."""
 
     _aborting = False
+    _asks_to_be_told = False
     _awaits_producer = False
     _ending_input = False  # its protocol is being told so
     _held_end = False
@@ -296,7 +297,8 @@ class Connection(Logged):
 
     def pause_writing(self) -> None:
         self._full = True
-        self._pause_producer()
+        if not self._asks_to_be_told:
+            self._pause_producer()
 
     def resume_writing(self) -> None:
         self._full = False
@@ -507,7 +509,11 @@ class Connection(Logged):
             self._soon(self._end_writing)
 
     def _close(self) -> None:
-        if not self._waits_for_producer() and not self.disconnected:
+        if self.disconnected:
+            return
+        if self._waits_for_producer():
+            self._resume_if_all_is_sent()
+        else:
             self._uv.close()  # when all is sent
 
     def loseWriteConnection(self) -> None:
@@ -517,16 +523,12 @@ class Connection(Logged):
             self._soon(self._end_writing)
 
     def _end_writing(self) -> None:
-        if (
-            self._waits_for_producer()
-            or not self.connected
-            or self._write_disconnected
-            or self._uv.is_closing()
-        ):
+        if not self.connected or self._write_disconnected or self._uv.is_closing():
             return
-        if self._uv.get_write_buffer_size():
-            # It calls `resume_writing` when all is sent.
-            self._uv.set_write_buffer_limits(0, 0)
+        if self._waits_for_producer():
+            self._resume_if_all_is_sent()
+            return
+        if self._tell_when_sent():
             return
         self._write_disconnected = True
         self._put_write(_ignore)
@@ -616,8 +618,8 @@ class Connection(Logged):
         elif not self._steady:
             self._metered = True
             self._put_write(self._write_counted)
-        if self._full:
-            self._pause_producer()
+        if self._full and self._steady:
+            self._pause_producer()  # its writes are not counted
 
     def unregisterProducer(self) -> None:
         if self.producer is None:
@@ -648,6 +650,32 @@ class Connection(Logged):
             self._producer_paused = True
             self._tell(self.producer.pauseProducing)
 
+    def pause_producer_until_sent(self) -> None:
+        """Pause a push producer until all is sent: what is now, or the next write."""
+        if self.producer is not None and self.streamingProducer:
+            self._producer_paused = True
+            self._tell(self.producer.pauseProducing)  # as often as it is asked for
+            self._tell_when_sent()
+
+    def _tell_when_sent(self) -> bool:
+        """Have uvloop call `resume_writing` then; False if nothing is unsent."""
+        unsent = self.get_write_buffer_size() > 0
+        if unsent and not self._uv.is_closing():
+            self._asks_to_be_told = True
+            self._uv.set_write_buffer_limits(0, 0)
+            self._asks_to_be_told = False
+        return unsent
+
+    def go_on_closing(self) -> None:
+        """Go on with a close that waits for a producer's next write: it has none."""
+        self._awaits_producer = False
+        self._go_on_ending()
+
+    def _resume_if_all_is_sent(self) -> None:
+        """For one that was paused when nothing was unsent: there is no event for it."""
+        if self._producer_paused and not self.get_write_buffer_size():
+            self._resume_producer()
+
     def _resume_producer(self) -> bool:
         """Let it go on; False if there is none that waits for it."""
         if self.producer is None or self._full or self._spent > self.bufferSize:
@@ -674,14 +702,14 @@ class Connection(Logged):
         if not self._spent:
             self._soon(self._turn_over)
         self._spent += len(data)
-        if self._spent > self.bufferSize:
+        if self._full or self._spent > self.bufferSize:
             self._pause_producer()
 
     def _turn_over(self) -> None:
         self._spent = 0
-        if self._producer_paused and not self._full and self.get_write_buffer_size():
-            self._uv.set_write_buffer_limits(0, 0)  # `resume_writing` comes at the end
-        elif not self._resume_producer():
+        if self._producer_paused and not self._full and self._tell_when_sent():
+            return
+        if not self._resume_producer():
             self._go_on_ending()
 
     def _write_pulled(self, data: bytes) -> None:

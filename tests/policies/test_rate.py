@@ -9,6 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, strategies as st
+from twisted.internet import _producer_helpers
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     SSL4ClientEndpoint,
@@ -16,7 +17,8 @@ from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock, Cooperator, deferLater
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from sockproto.echo import EchoFactory
@@ -26,6 +28,7 @@ from sockproto.interfaces import Debt
 from sockproto.policies.draining import Drain, Draining, State
 from sockproto.policies.idle import IdleTimeout
 from sockproto.policies.rate import SMOOTH_SECONDS, RateLimit, TotalRate
+from sockproto.policies.unsent import UnsentLimit
 from sockproto.testing import MemoryTransport, WrapperContract, connect
 from tests.contracts import (
     LogLines,
@@ -34,7 +37,7 @@ from tests.contracts import (
     join,
     serve_tcp,
 )
-from tests.policies.certificates import certificate_for_localhost
+from tests.policies.certificates import TrustedCertificate, certificate_for_localhost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,6 +151,10 @@ class PullSource(PushSource):
         self.write()
 
 
+def factory_of(protocol: Protocol) -> IProtocolFactory:
+    return Factory.forProtocol(lambda: protocol)
+
+
 class RateLimitContractTests(WrapperContract, SynchronousTestCase):
     """A limit that holds up now and then keeps what every wrapper keeps."""
 
@@ -184,10 +191,13 @@ class _RateTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def join(self, protocol: Any, **limits: Any) -> tuple[Any, MemoryTransport]:
-        factory = Factory.forProtocol(lambda: protocol)
-        _, transport = connect(RateLimit(factory, self.clock, **limits), self.clock)
+        limit = RateLimit(factory_of(protocol), self.clock, **limits)
+        return protocol, self.connect_factory(limit)
+
+    def connect_factory(self, factory: IProtocolFactory) -> MemoryTransport:
+        _, transport = connect(factory, self.clock)
         self.transports.append(transport)
-        return protocol, transport
+        return transport
 
     def pass_time(
         self, seconds: float, each: Callable[[], object] = bool, step: float = 1 / 64
@@ -322,6 +332,16 @@ class ConnectionRateTests(_RateTests):
         self.assertTrue(transport.reading)
         self.assertTrue(source.paused)  # nobody asks it any more
 
+    def test_transport_as_its_own_producer(self) -> None:
+        """One that stops reading when it cannot write may say so during a debt."""
+        sink, transport = self.join(Sink(self.clock), rate=1000)
+        sink.transport.write(b"x" * 2000)
+        sink.transport.registerProducer(sink.transport, True)
+        self.assertFalse(transport.reading)
+        transport.take()
+        self.pass_time(2)
+        self.assertTrue(transport.reading)
+
     def test_pull_producer_that_comes_late(self) -> None:
         """A pull producer that is registered during a debt waits for its end."""
         sink, transport = self.join(Sink(self.clock), rate=1000)
@@ -334,6 +354,30 @@ class ConnectionRateTests(_RateTests):
         self.assertEqual(source.meter.total, 0)
         self.pass_time(0.2)
         self.assertEqual(source.meter.total, 500)
+
+    def test_pull_producer_above_tls(self) -> None:
+        """TLS in it registers one before it can be paused; it waits all the same."""
+        cooperator = Cooperator(scheduler=lambda go: self.clock.callLater(0, go))
+        self.patch(_producer_helpers, "cooperate", cooperator.cooperate)
+        sink, source = Sink(self.clock), PullSource(self.clock, 500)
+        tls = TLSMemoryBIOFactory(
+            TrustedCertificate().client, True, factory_of(sink), self.clock
+        )
+        transport = self.connect_factory(RateLimit(tls, self.clock, rate=100))
+        self.assertGreater(len(transport.take()), 100)  # its first word, and a debt
+        source.transport = sink.transport
+        source.connectionMade()
+        self.pass_time(1)
+        self.assertLessEqual(source.meter.total, 65_000)  # what TLS itself has taken
+
+    def test_around_a_limit_of_what_is_unsent(self) -> None:
+        """Who answers more than it reads is not read from, also with that within."""
+        sink = Sink(self.clock, answer=5_000)
+        limit = UnsentLimit(factory_of(sink))
+        transport = self.connect_factory(RateLimit(limit, self.clock, rate=10_000))
+        transport.deliver(b"q" * 100_000)
+        self.pass_time(10, transport.take)
+        self.assert_about(len(transport.taken), 10 * 10_000)
 
     def test_pull_producer_and_a_full_transport(self) -> None:
         """A pull producer is asked for no second piece before the first is taken."""

@@ -26,6 +26,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from sockproto.echo import EchoFactory, EchoProtocol
 from sockproto.policies.idle import IdleTimeout
 from sockproto.policies.rate import RateLimit
+from sockproto.transports import unsent
 from sockproto.wrapping import FactoryWrapper
 from tests.contracts import forgive_twisted_certificates
 from tests.reactors import (
@@ -247,6 +248,25 @@ class UnderTlsContract(Contract):
         server.transport.unregisterProducer()
         server.transport.loseConnection()
         await self.lost(client)
+        await self.lost(server)
+
+    @in_reactor
+    async def test_pulling_late(self) -> None:
+        """A file may be sent when more is unsent already than the kernel takes."""
+        server, client = Notes(), Notes()
+        await self.secured(server, client)
+        client.transport.write(b"x")
+        await self.until(lambda: server.received)
+        client.transport.pauseProducing()
+        server.transport.write(BIG * 3)
+        await self.turns()
+        self.assertGreater(unsent(server.transport), 65_536)
+        done = FileSender().beginFileTransfer(io.BytesIO(BIG), server.transport)
+        client.transport.resumeProducing()
+        await done
+        server.transport.loseConnection()
+        self.assertEqual(await self.lost(client), ConnectionDone)
+        self.assertEqual(client.received, BIG * 4)
         await self.lost(server)
 
     @in_reactor

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.protocols.basic import FileSender
 from zope.interface import implementer
 
-from sockproto.transports import unsent
+from sockproto.transports import pause_until_sent, unsent
 from tests.reactors import (
     HalfCloseable,
     Notes,
@@ -221,6 +221,36 @@ class PushContract(SideContract):
         self.assertEqual(producer.happened, [])
 
     @in_reactor
+    async def test_paused_until_sent(self) -> None:
+        """One may be paused until all is sent, though it is not much, or nothing."""
+        protocol, peer, producer = await self.pushing(0)
+        protocol.transport.registerProducer(producer, True)
+        size = 0
+        for full, after in ((True, 0), (True, 1), (False, 1)):
+            producer.happened.clear()
+            while full and not unsent(protocol.transport):
+                protocol.transport.write(PIECE)
+                size += len(PIECE)
+                await self.turn()
+            self.assertEqual(producer.happened, [])
+            pause_until_sent(protocol.transport)
+            protocol.transport.write(PIECE * after)
+            size += len(PIECE) * after
+            self.assertEqual(producer.happened, ["pause"])
+            await peer.has(size)
+            await self.until(lambda: producer.happened[1:])
+            self.assertEqual(producer.happened, ["pause", "resume"])
+        # Whoever closes it meanwhile waits for it; and it is asked to go on.
+        pause_until_sent(protocol.transport)
+        protocol.transport.loseConnection()
+        await self.until(lambda: producer.happened[3:])
+        protocol.transport.unregisterProducer()
+        pause_until_sent(protocol.transport)
+        self.assertEqual(await peer.end(), "closed")
+        await self.lost(protocol)
+        self.assertEqual(producer.happened, ["pause", "resume"] * 2)
+
+    @in_reactor
     async def test_close_waits(self) -> None:
         """`loseConnection` waits for a producer that it has paused."""
         protocol, peer, producer = await self.pushing(100)
@@ -260,6 +290,26 @@ class PushContract(SideContract):
         self.assertEqual(await peer.end(), "closed")
         self.assertEqual(peer.received, PIECE)
         await self.until(lambda: "writeConnectionLost" in protocol.happened)
+        protocol.transport.loseConnection()
+        await self.lost(protocol)
+
+    @in_reactor
+    async def test_half_close_with_idle_producer_and_a_little(self) -> None:
+        """Nor when something is unsent."""
+        protocol = HalfCloseable()
+        peer = await self.connection(protocol)
+        narrow(protocol.transport)
+        producer = Pushing(self, protocol.transport, 0)
+        protocol.transport.registerProducer(producer, True)
+        size = 0
+        while not unsent(protocol.transport):
+            protocol.transport.write(PIECE)
+            size += len(PIECE)
+            await self.turn()
+        protocol.transport.loseWriteConnection()
+        await self.turns()
+        self.assertEqual(await peer.end(), "closed")
+        self.assertEqual((len(peer.received), producer.happened), (size, []))
         protocol.transport.loseConnection()
         await self.lost(protocol)
 
