@@ -18,6 +18,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from sockproto.sharing import HoldingReactor, ServingReactor
+from tests.contracts import directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,20 +34,10 @@ class SharingTests(TestCase):
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
-        self.ports: list[Any] = []
         self.holding = HoldingReactor(reactor, 2)
 
-    def tearDown(self) -> Deferred[Any]:  # type: ignore[override]
-        return gatherResults(
-            [
-                stopping
-                for port in reversed(self.ports)
-                if (stopping := port.stopListening()) is not None
-            ]
-        )
-
     def hold(self, port: Any) -> Any:
-        self.ports.append(port)
+        self.addCleanup(port.stopListening)
         return port
 
     def workers(self) -> Iterator[ServingReactor]:
@@ -111,16 +102,15 @@ class SharingTests(TestCase):
         """Who takes another's place listens there until it is told otherwise."""
         self.hold(self.holding.listenTCP(0, ECHO, 5, LOOPBACK))
         worker, _ = self.workers()
-        port = self.hold(worker.listenTCP(0, ECHO, 5, LOOPBACK))
+        port = worker.listenTCP(0, ECHO, 5, LOOPBACK)
         reading = {each.fileno(): each for each in self._reading()}
         worker.serve({1})
         self.assertEqual(len(self._reading()), len(reading) + 1)
         worker.serve(())
         self.assertEqual(len(self._reading()), len(reading))
         stopping = port.stopListening()
-        worker.serve({1})
-        self.ports.remove(port)
         self.addCleanup(lambda: stopping)
+        worker.serve({1})
 
     def _reading(self) -> list[Any]:
         return list(self.reactor.getReaders())
@@ -164,8 +154,7 @@ class SharingTests(TestCase):
 
     def test_unix(self) -> None:
         """There is one socket; its file and mode are the parent's."""
-        path = self.mktemp()
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        path = str(directory(self) / "socket")
         held = self.hold(self.holding.listenUNIX(path, ECHO, 5, 0o600))
         self.assertEqual(len(held.sockets), 1)
         ports = [worker.listenUNIX(path, ECHO, 5) for worker in self.workers()]
