@@ -91,6 +91,7 @@ class UvloopReactor(AsyncioSelectorReactor):
     _crashed = False
     _scheduledAt: Any
     _timerHandle: Any
+    _timer_is_due = False
 
     def __init__(self, eventloop: AbstractEventLoop | None = None) -> None:
         check_uvloop()
@@ -229,20 +230,24 @@ class UvloopReactor(AsyncioSelectorReactor):
         super().crash()
 
     def _onTimer(self) -> None:
+        self._timer_is_due = False
         if not self._crashed:  # else uvloop still makes this turn's calls
             super()._onTimer()
 
     def _reschedule(self) -> None:
         timeout = self.timeout()
-        if timeout is None:
+        if timeout is None or self._timer_is_due:  # another has no earlier turn
             return
-        self._scheduledAt = self.loop.time() + timeout
         if self._timerHandle is not None:
             self._timerHandle.cancel()
+        self._timer_is_due = not timeout
         # Rounded up: one that comes too early is in vain, and is set again.
         self._timerHandle = self.loop.call_later(
             math.ceil(timeout * _ROUND) / _ROUND, self._onTimer
         )
+        # Not before: what is to come sooner would be taken for what comes later, if
+        # time passed in between.
+        self._scheduledAt = self.loop.time() + timeout
 
     # IReactorTCP, IReactorSocket, IReactorUDP
 

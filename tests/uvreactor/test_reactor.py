@@ -10,7 +10,7 @@ import socket
 import threading
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import ConnectionLost, ReactorNotRunning
@@ -35,6 +35,9 @@ from tests.reactors import (
     without_uvloop,
 )
 from tests.uvreactor.test_raising import system
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def descriptors() -> int:
@@ -100,6 +103,56 @@ class TimersContract(Contract):
             self.reactor.callLater(100, self.fail).cancel()
         await self.turns()
         self.assertLessEqual(len(self.reactor.getDelayedCalls()), 3)
+
+
+class PutOffTests(OnOurs, ReactorCase):  # type: ignore[misc]
+    """What is put off to the next turn comes before what is read in it."""
+
+    def make_reactor(self) -> Any:
+        class PutAside(type(OnOurs.make_reactor(self).loop)):  # type: ignore[misc]
+            """A process that others take the processor from as it sets a timer."""
+
+            def call_later(self, delay: float, *args: Any, **kwargs: Any) -> Any:
+                until = self.time() + 0.02
+                while self.time() < until:
+                    pass
+                return super().call_later(delay, *args, **kwargs)
+
+        return type(OnOurs.make_reactor(self))(PutAside())
+
+    async def check(self, put_off: Callable[[Callable[[], None]], None]) -> None:
+        happened: list[str] = []
+        done: Deferred[None] = Deferred()
+
+        def received(protocol: Notes, data: bytes) -> None:
+            happened.append(data.decode())
+            if data == b"first":
+                put_off(lambda: happened.append("put off"))
+                peer.send(b"second")
+            else:
+                done.callback(None)
+
+        peer = await self.accepted(Notes(dataReceived=received))
+        self.reactor.callLater(0.03, lambda: None)
+        peer.send(b"first")
+        await done
+        self.assertEqual(happened, ["first", "put off", "second"])
+
+    @in_reactor
+    async def test_timer_set_late(self) -> None:
+        """Also while a timer is set that will come later than was meant."""
+        await self.check(lambda put_off: self.reactor.callLater(0, put_off))
+
+    @in_reactor
+    async def test_another_moved(self) -> None:
+        """Also if another is moved after that, in the same turn."""
+        far = self.reactor.callLater(100, self.fail)
+
+        def put_off_and_move(put_off: Callable[[], None]) -> None:
+            self.reactor.loop.call_soon(far.reset, 50)
+            self.reactor.callLater(0, put_off)
+
+        await self.check(put_off_and_move)
 
 
 class ThreadsContract(Contract):
