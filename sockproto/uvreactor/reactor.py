@@ -218,12 +218,16 @@ class UvloopReactor(AsyncioSelectorReactor):
         with suppress(OSError):  # it wants some, for signals
             self.loop.call_soon(self.loop.stop)
             self.loop.run_forever()
-        self._crashed = False
-        self._reschedule()
+        self._go_on_after_crash()
 
     def iterate(self, timeout: float) -> None:  # type: ignore[override]
-        self._crashed = False
+        if self._crashed:
+            self._go_on_after_crash()
         super().iterate(timeout)
+
+    def _go_on_after_crash(self) -> None:
+        self._crashed = False
+        self._reschedule()
 
     def crash(self) -> None:
         self._crashed = True
@@ -231,7 +235,9 @@ class UvloopReactor(AsyncioSelectorReactor):
 
     def _onTimer(self) -> None:
         self._timer_is_due = False
-        if not self._crashed:  # else uvloop still makes this turn's calls
+        if self._crashed:  # uvloop makes this turn's calls all the same
+            self._scheduledAt = None
+        else:
             super()._onTimer()
 
     def _reschedule(self) -> None:

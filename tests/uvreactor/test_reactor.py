@@ -223,6 +223,32 @@ class StoppingContract(Contract):
         late.cancel()
         self.assertEqual(protocol.lost, ConnectionLost)
 
+    def test_after_a_crash(self) -> None:
+        """What `crash` has ended goes on as before; trial does so after each test."""
+        came: list[str] = []
+
+        def crash_when_made(protocol: Notes) -> None:
+            self.reactor.callLater(0, self.reactor.crash)
+
+        def begin() -> None:
+            self.peer_of(self.listen(lambda: Notes(connectionMade=crash_when_made)))
+
+        def crash_and_put_off() -> None:
+            self.reactor.crash()
+            self.reactor.callLater(0, came.append, "after iterate")
+
+        self.reactor.callWhenRunning(begin)
+        self.reactor.run(installSignalHandlers=False)
+        self.reactor.callLater(0, came.append, "after run")
+        self.iterate()
+        self.reactor.callLater(0, crash_and_put_off)
+        self.iterate()
+        self.assertEqual(came, ["after run", "after iterate"])
+
+    def iterate(self) -> None:
+        for _ in range(10):
+            self.reactor.iterate(0.001)
+
     def test_writes_at_the_end(self) -> None:
         """What is written when the reactor stops harms nobody."""
 
