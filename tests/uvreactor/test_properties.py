@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reactors import (
+    LONGEST,
     Client,
     HalfCloseable,
     Server,
@@ -20,9 +21,6 @@ from tests.reactors import (
     close_reactor,
     without_uvloop,
 )
-
-LONGEST = 10.0
-"""Seconds; a conversation takes milliseconds."""
 
 
 @dataclass(frozen=True)

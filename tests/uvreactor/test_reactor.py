@@ -22,6 +22,7 @@ from twisted.internet.threads import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reactors import (
+    LONGEST,
     Client,
     Contract,
     HalfCloseable,
@@ -218,7 +219,7 @@ class StoppingContract(Contract):
             self.peer_of(port).send(b"x")
 
         self.reactor.callWhenRunning(begin)
-        late = self.reactor.callLater(5, self.reactor.stop)
+        late = self.reactor.callLater(LONGEST, self.reactor.stop)
         self.reactor.run(installSignalHandlers=False)
         late.cancel()
         self.assertEqual(protocol.lost, ConnectionLost)
