@@ -407,6 +407,6 @@ class SocketTests(TestCase):
         await turns_until(clock.getDelayedCalls)
         self.assertEqual(leaver.reasons, [])
         clock.advance(LINGER_SECONDS)
-        self.assertEqual(len(leaver.reasons), 1)
+        await turns_until(lambda: leaver.reasons)
         peer.transport.loseConnection()
         await peer.gone()

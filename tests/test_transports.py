@@ -205,12 +205,15 @@ class SocketTests(TestCase):
         """TCP passes half-close, and tells what it holds."""
         from twisted.internet import reactor
 
-        port: Any = await serve_tcp(self, Factory.forProtocol(Protocol))
+        end: Any = Protocol()
+        port: Any = await serve_tcp(self, Factory.forProtocol(lambda: end))
         peer = await join(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port))
         self.assertTrue(passes_half_close(peer.transport))
-        peer.send(b"12345")
-        self.assertEqual(unsent(peer.transport), 5)
+        peer.send(bytes(32 << 20))
+        self.assertGreater(unsent(peer.transport), 0)
+        await turns_until(lambda: not unsent(peer.transport))
         peer.transport.loseConnection()
+        await turns_until(lambda: not end.transport.connected)
         await peer.gone()
 
     async def test_slow_peer(self) -> None:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableDescriptor,
@@ -30,7 +30,6 @@ from twisted.internet.interfaces import (
     ITCPTransport,
     ITLSTransport,
 )
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import log
@@ -56,8 +55,8 @@ __all__ = ["BUFFER_SIZE", "NOBODY", "Connection"]
 BUFFER_SIZE = 65_536
 """Bytes unsent above which a producer is paused; it goes on when all are sent."""
 
-DONE = Failure(CONNECTION_DONE)
-LOST = Failure(CONNECTION_LOST)
+DONE = Failure(ConnectionDone())
+LOST = Failure(ConnectionLost())
 """Why a connection ended, as Twisted shares them among its transports."""
 
 NO_LINGERING = struct.pack("ii", 1, 0)

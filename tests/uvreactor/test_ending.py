@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.task import Clock
 
 from sockproto.echo import EchoFactory, EchoProtocol
@@ -16,11 +17,15 @@ from tests.reactors import (
     Contract,
     HalfCloseable,
     Notes,
+    Peer,
     SideContract,
     in_reactor,
     on_both,
     on_both_sides,
 )
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
 
 BIG = b"0123456789abcdef" * 65_536 * 4
 """More than the kernel takes at once."""
@@ -78,6 +83,23 @@ class ClosingContract(SideContract):
         self.assertEqual(await peer.end(), "closed")
         self.assertEqual(peer.received, BIG)
         self.assertEqual(await self.lost(protocol), ConnectionDone)
+
+    @in_reactor
+    async def test_reasons(self) -> None:
+        """
+        The reasons say what Twisted's say; that of a reset is not `CONNECTION_LOST`,
+        which is how TLS tells of an end without notice.
+        """
+        reasons = []
+        for end in (Peer.close, Peer.reset):
+            protocol = Notes()
+            end(await self.connection(protocol))
+            await self.lost(protocol)
+            reasons.append(protocol.reason)
+        closed, reset = (cast("Failure", each).value for each in reasons)
+        self.assertEqual(str(closed), str(ConnectionDone()))
+        self.assertEqual(str(reset), str(self.of_reset()))
+        self.assertIsNot(reset, CONNECTION_LOST)
 
     @in_reactor
     async def test_nothing_is_read_after(self) -> None:
