@@ -13,6 +13,7 @@ import textwrap
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.contracts import directory
 from tests.reactors import without_uvloop
 
 BEGIN = {
@@ -398,6 +399,32 @@ class OnOursTests(_Scripts):
             """,
             ["refused", "UvloopReactor"],
         )
+
+    def test_pytest(self) -> None:
+        """pytest-twisted runs on it, as on the asyncio reactor that it is."""
+        folder = directory(self)
+        (folder / "conftest.py").write_text(
+            "from sockproto.uvreactor import install\n\ninstall()\n"
+        )
+        (folder / "test_reactor.py").write_text(
+            textwrap.dedent(
+                """
+                import pytest_twisted
+                from twisted.internet import reactor
+                from twisted.internet.task import deferLater
+
+                @pytest_twisted.ensureDeferred
+                async def test_reactor():
+                    assert type(reactor).__name__ == "UvloopReactor"
+                    assert await deferLater(reactor, 0.001, int) == 0
+                """
+            )
+        )
+        pytest = self.start(
+            "-m", "pytest", "-p", "no:cacheprovider", "--reactor=asyncio", str(folder)
+        )
+        printed, _ = pytest.communicate(timeout=SECONDS)
+        self.assertIn("1 passed", printed)
 
     def test_twistd(self) -> None:
         """`twistd --reactor=uvloop` serves, and ends at SIGTERM and SIGINT."""
