@@ -15,7 +15,7 @@ import asyncio
 import math
 import signal
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from sockproto.uvreactor.udp import DatagramPort
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections.abc import Iterator
 
 __all__ = ["UvloopReactor", "check_uvloop", "install"]
 
@@ -69,7 +70,8 @@ class UvloopReactor(AsyncioSelectorReactor):
     A reactor whose connections cost what uvloop's do.
 
     Args:
-        eventloop: a loop of uvloop's; a new one if none is given.
+        eventloop: a loop of uvloop's; the one that runs, or a new one, if none is
+            given.
 
     Attributes:
         loop: the loop, which asyncio's libraries may use beside Twisted's.
@@ -81,6 +83,7 @@ class UvloopReactor(AsyncioSelectorReactor):
 
     Raises:
         ImportError: uvloop is too old.
+        TypeError: the loop is not uvloop's.
     """
 
     log_contexts: list[Any]
@@ -89,17 +92,14 @@ class UvloopReactor(AsyncioSelectorReactor):
     unix_port = unix.Port
 
     _crashed = False
+    _in_run = False
     _scheduledAt: Any
     _timerHandle: Any
     _timer_is_due = False
 
     def __init__(self, eventloop: AbstractEventLoop | None = None) -> None:
         check_uvloop()
-        loop: Any = eventloop
-        if loop is None:
-            loop = uvloop.new_event_loop()
-            asyncio.set_event_loop(loop)
-        self.loop = loop
+        self.loop = loop = _loop_of_uvloop(eventloop)
         self.kept = set()
         self.buffer = memoryview(bytearray(BUFFER_SIZE))
         self._about_to_write: dict[Any, object] = {}
@@ -193,14 +193,13 @@ class UvloopReactor(AsyncioSelectorReactor):
         those who count on it: `ClientCreator` tells of its connection so.
         """
         self.something_is_due = False
-        if self.timeout() == 0:
+        if self.timeout() == 0 and not self._crashed:
             self.runUntilCurrent()
 
     # Running
 
     def startRunning(self, installSignalHandlers: bool = True) -> None:
         self._take_log_contexts()
-        self._crashed = False
         super().startRunning(installSignalHandlers=installSignalHandlers)
 
     def _reallyStartRunning(self) -> None:
@@ -208,30 +207,47 @@ class UvloopReactor(AsyncioSelectorReactor):
         if self._installSignalHandlers:
             # Twisted's has the descriptor that wakes it up taken away by uvloop's.
             signal.signal(signal.SIGCHLD, self._child_ended)
+            signal.siginterrupt(signal.SIGCHLD, False)
 
     def _child_ended(self, *_: object) -> None:
-        self.loop.call_soon_threadsafe(reapAllProcesses)
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(reapAllProcesses)
+
+    # uvloop goes round once more after its `stop`, and makes the calls of that turn:
+    # our timers leave it out, where it is we who know when the next begins. A second
+    # `stop` then would be one for the next.
 
     def run(self, installSignalHandlers: bool = True) -> None:
-        super().run(installSignalHandlers=installSignalHandlers)
-        # What was closed last has its descriptor closed in a turn of its own.
-        with suppress(OSError):  # it wants some, for signals
-            self.loop.call_soon(self.loop.stop)
-            self.loop.run_forever()
-        self._go_on_after_crash()
+        with self._until_the_loop_ends():
+            super().run(installSignalHandlers=installSignalHandlers)
+            # What was closed last has its descriptor closed in a turn of its own.
+            with suppress(OSError):  # it wants some, for signals
+                self.loop.call_soon(self.loop.stop)
+                self.loop.run_forever()
 
     def iterate(self, timeout: float) -> None:  # type: ignore[override]
-        if self._crashed:
-            self._go_on_after_crash()
-        super().iterate(timeout)
+        ending = self.loop.call_later(timeout + 0.01, self.loop.stop)
+        with self._until_the_loop_ends():
+            self.loop.run_forever()
+        ending.cancel()
 
-    def _go_on_after_crash(self) -> None:
-        self._crashed = False
-        self._reschedule()
+    @contextmanager
+    def _until_the_loop_ends(self) -> Iterator[None]:
+        outer, self._in_run = self._in_run, True
+        try:
+            yield
+        finally:
+            self._in_run = outer
+            if not outer:
+                self._crashed = False
+                self._reschedule()
 
     def crash(self) -> None:
-        self._crashed = True
-        super().crash()
+        if self._crashed:
+            super(AsyncioSelectorReactor, self).crash()  # but for the loop's stop
+        else:
+            self._crashed = self._in_run
+            super().crash()
 
     def _onTimer(self) -> None:
         self._timer_is_due = False
@@ -246,11 +262,11 @@ class UvloopReactor(AsyncioSelectorReactor):
             return
         if self._timerHandle is not None:
             self._timerHandle.cancel()
-        self._timer_is_due = not timeout
         # Rounded up: one that comes too early is in vain, and is set again.
         self._timerHandle = self.loop.call_later(
             math.ceil(timeout * _ROUND) / _ROUND, self._onTimer
         )
+        self._timer_is_due = not timeout
         # Not before: what is to come sooner would be taken for what comes later, if
         # time passed in between.
         self._scheduledAt = self.loop.time() + timeout
@@ -328,6 +344,23 @@ class UvloopReactor(AsyncioSelectorReactor):
         return listening
 
     _FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+def _loop_of_uvloop(given: Any) -> Any:
+    """Have the loop that is given, or that runs, or a new one."""
+    loop = given
+    if loop is None:
+        with suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+    if loop is None:
+        loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(loop)
+    if not isinstance(loop, uvloop.Loop):
+        raise TypeError(
+            f"the event loop is {loop!r}, where one of uvloop's is needed;"
+            " uvloop.run() runs in one, uvloop.new_event_loop() makes one"
+        )
+    return loop
 
 
 def _is_ours(reader: Any) -> bool:

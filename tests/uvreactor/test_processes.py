@@ -400,6 +400,53 @@ class OnOursTests(_Scripts):
             ["refused", "UvloopReactor"],
         )
 
+    def test_within_asyncio(self) -> None:
+        """In a loop that runs it needs no `run`; after `stop` its timers go on."""
+        printed, _ = self.start(
+            "-c",
+            textwrap.dedent(
+                """
+                import asyncio, uvloop
+                from sockproto.uvreactor import install
+
+                async def main():
+                    install()
+                    from twisted.internet import reactor
+                    from twisted.internet.task import deferLater
+                    print(reactor.loop is asyncio.get_running_loop())
+                    reactor.startRunning(False)
+                    reactor.callLater(0.01, reactor.stop)
+                    try:
+                        await asyncio.sleep(10)
+                    finally:
+                        await deferLater(reactor, 0.01).asFuture(reactor.loop)
+                        print("cleaned up")
+
+                try:
+                    uvloop.run(main())
+                except RuntimeError as stopped:
+                    print(stopped)
+                """
+            ),
+        ).communicate(timeout=SECONDS)
+        self.assertEqual(
+            printed.splitlines(),
+            ["True", "cleaned up", "Event loop stopped before Future completed."],
+        )
+
+    def test_child_after_its_loop(self) -> None:
+        """A child that ends when the loop is closed harms nobody."""
+        self.check(
+            """
+            import subprocess
+            reactor.callLater(0, reactor.stop)
+            reactor.run()
+            reactor.loop.close()
+            print(subprocess.run(["true"]).returncode)
+            """,
+            ["0"],
+        )
+
     def test_pytest(self) -> None:
         """pytest-twisted runs on it, as on the asyncio reactor that it is."""
         folder = directory(self)

@@ -156,6 +156,38 @@ class PutOffTests(OnOurs, ReactorCase):  # type: ignore[misc]
         await self.check(put_off_and_move)
 
 
+class LoopTests(OnOurs, ReactorCase):  # type: ignore[misc]
+    """What a loop does that is given."""
+
+    def make_reactor(self) -> Any:
+        class Refusing(type(OnOurs.make_reactor(self).loop)):  # type: ignore[misc]
+            """A loop in debug mode refuses calls from other threads so."""
+
+            refuses = False
+
+            def call_later(self, *args: Any, **kwargs: Any) -> Any:
+                if self.refuses:
+                    self.refuses = False
+                    raise RuntimeError("not from this thread")
+                return super().call_later(*args, **kwargs)
+
+        return type(OnOurs.make_reactor(self))(Refusing())
+
+    @in_reactor
+    async def test_refuses(self) -> None:
+        """A timer that the loop refused keeps no other from its turn."""
+        self.reactor.loop.refuses = True
+        self.assertRaises(RuntimeError, self.reactor.callLater, 0, self.fail)
+        self.reactor.getDelayedCalls()[-1].cancel()
+        await self.turns()
+
+    def test_not_uvloop(self) -> None:
+        """A loop of asyncio's own is refused."""
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        self.assertRaises(TypeError, type(self.reactor), loop)
+
+
 class ThreadsContract(Contract):
     @in_reactor
     async def test_threads(self) -> None:
@@ -245,6 +277,49 @@ class StoppingContract(Contract):
         self.reactor.callLater(0, crash_and_put_off)
         self.iterate()
         self.assertEqual(came, ["after run", "after iterate"])
+
+    def test_iterate_and_run(self) -> None:
+        """What a crash within `iterate` has left out comes when it runs."""
+        came: list[str] = []
+
+        def crash() -> None:
+            self.reactor.crash()
+            self.reactor.callLater(0, came.append, "put off")
+            self.reactor.callLater(0, self.reactor.stop)
+
+        self.reactor.callLater(0, crash)
+        self.reactor.iterate(0.05)
+        self.reactor.run(installSignalHandlers=False)
+        self.assertEqual(came, ["put off"])
+
+    def test_two_crashes(self) -> None:
+        """One that comes in the turn after another is none of the next run."""
+        crashed: list[bytes] = []
+        peers: list[Any] = []
+
+        def crash_again(protocol: Notes, data: bytes) -> None:
+            crashed.append(data)
+            self.reactor.crash()
+
+        def crash() -> None:
+            self.reactor.crash()
+            peers[0].send(b"x")
+
+        def begin() -> None:
+            port = self.listen(lambda: Notes(dataReceived=crash_again))
+            peers.append(self.peer_of(port))
+
+        self.reactor.callWhenRunning(begin)
+        self.reactor.callLater(0.05, crash)
+        self.reactor.run(installSignalHandlers=False)
+        if not crashed:  # Twisted's is told in the next run
+            self.reactor.run(installSignalHandlers=False)
+        for number in range(2):
+            came: list[int] = []
+            self.reactor.callLater(0.01, came.append, number)
+            self.reactor.callLater(0.02, self.reactor.crash)
+            self.reactor.run(installSignalHandlers=False)
+            self.assertEqual(came, [number])
 
     def iterate(self) -> None:
         for _ in range(10):
