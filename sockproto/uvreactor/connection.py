@@ -12,6 +12,7 @@ written in between is still sent.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from contextlib import suppress
@@ -313,13 +314,39 @@ class Connection(Logged):
         if reason is None:
             if exception is None:
                 reason = DONE
-            elif exception.__traceback__ is None:  # the kernel's word
-                reason = LOST
-            else:
+            elif exception.__traceback__ is not None:
                 # A steady receiver's own `OSError`; of others uvloop complains.
                 reason = Failure(exception, type(exception), exception.__traceback__)
                 log.err(reason)
+            elif isinstance(exception, BrokenPipeError):
+                reason = self._hear_the_rest()
+            else:
+                reason = LOST
         self.connectionLost(reason)
+
+    def _hear_the_rest(self) -> Failure:
+        """
+        Read what a peer had sent that has closed, and so refuses what we write.
+
+        Returns:
+            Why the connection is lost: it was closed, if that was to be read, too.
+        """
+        descriptor = self._uv.get_extra_info("socket").fileno()
+        while self.reads and self._held is None and self._reason is None:
+            try:
+                data = os.read(descriptor, BUFFER_SIZE)
+            except OSError:
+                break
+            if not data:
+                if not IHalfCloseableProtocol.providedBy(self._protocol):
+                    return DONE
+                self.eof_received()
+                break
+            try:
+                self.data_received(data)
+            except BaseException:
+                self.failed(Failure())
+        return self._reason or LOST
 
     def connectionLost(self, reason: Failure) -> None:
         """

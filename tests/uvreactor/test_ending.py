@@ -17,7 +17,9 @@ from tests.reactors import (
     Contract,
     HalfCloseable,
     Notes,
+    OnOurs,
     Peer,
+    ReactorCase,
     SideContract,
     in_reactor,
     on_both,
@@ -29,6 +31,85 @@ if TYPE_CHECKING:
 
 BIG = b"0123456789abcdef" * 65_536 * 4
 """More than the kernel takes at once."""
+
+
+def write_in_pieces(protocol: Notes, *_: object) -> None:
+    for piece in (b"220 ", b"hello", b"\r\n"):
+        protocol.transport.write(piece)
+
+
+async def refuse(case: ReactorCase, protocol: Any) -> Any:
+    """Have a peer that has asked and closed before it is greeted."""
+    port = case.listen(lambda: protocol)
+    peer = case.peer_of(port)
+    peer.send(b"request")
+    peer.close()
+    await case.until(lambda: protocol.reason)
+    await port.stopListening()
+    return protocol
+
+
+class RefusedContract(Contract):
+    """A peer that has closed before it was greeted, and refuses the greeting."""
+
+    @in_reactor
+    async def test_heard(self) -> None:
+        """What it had sent is received all the same, and the end as it was."""
+        protocol = await refuse(self, Notes(connectionMade=write_in_pieces))
+        self.assertEqual(protocol.received, b"request")
+        self.assertEqual(protocol.lost, ConnectionDone)
+
+    @in_reactor
+    async def test_closed_meanwhile(self) -> None:
+        """Who closes as it hears it hears no more."""
+
+        def close(protocol: Notes, data: bytes) -> None:
+            protocol.transport.loseConnection()
+
+        protocol = await refuse(
+            self, Notes(connectionMade=write_in_pieces, dataReceived=close)
+        )
+        self.assertEqual(
+            protocol.happened, ["connectionMade", "dataReceived", "connectionLost"]
+        )
+
+    @in_reactor
+    async def test_raises(self) -> None:
+        """Who raises as it hears it is told of that, and it is logged once."""
+
+        def fail(protocol: Notes, data: bytes) -> None:
+            raise ValueError("a test's")
+
+        protocol = await refuse(
+            self, Notes(connectionMade=write_in_pieces, dataReceived=fail)
+        )
+        self.assertEqual(protocol.lost, ValueError)
+        self.assertEqual(self.logged(ValueError), [ValueError])
+
+
+class RefusedAtOnceTests(OnOurs, ReactorCase):  # type: ignore[misc]
+    """Twisted's reactors write once in a turn, and do not see the refusal of that."""
+
+    @in_reactor
+    async def test_half_closeable(self) -> None:
+        """One that knows of half-close is told of each."""
+        protocol = await refuse(self, HalfCloseable(connectionMade=write_in_pieces))
+        self.assertEqual(
+            protocol.happened,
+            ["connectionMade", "dataReceived", "readConnectionLost", "connectionLost"],
+        )
+
+    @in_reactor
+    async def test_paused(self) -> None:
+        """Who reads nothing hears nothing."""
+
+        def begin(protocol: Notes) -> None:
+            protocol.transport.pauseProducing()
+            write_in_pieces(protocol)
+
+        protocol = await refuse(self, Notes(connectionMade=begin))
+        self.assertEqual(protocol.happened, ["connectionMade", "connectionLost"])
+        self.assertEqual(protocol.lost, ConnectionLost)
 
 
 class ClosingContract(SideContract):
@@ -100,6 +181,16 @@ class ClosingContract(SideContract):
         self.assertEqual(str(closed), str(ConnectionDone()))
         self.assertEqual(str(reset), str(self.of_reset()))
         self.assertIsNot(reset, CONNECTION_LOST)
+
+    @in_reactor
+    async def test_answered_a_peer_that_has_closed(self) -> None:
+        """Who asks, closes, and refuses the answer, was heard and has closed."""
+        protocol = Notes(dataReceived=write_in_pieces)
+        peer = await self.connection(protocol)
+        peer.send(b"request")
+        peer.close()
+        self.assertEqual(await self.lost(protocol), ConnectionDone)
+        self.assertEqual(protocol.received, b"request")
 
     @in_reactor
     async def test_nothing_is_read_after(self) -> None:
@@ -554,4 +645,4 @@ class GarbageContract(Contract):
 globals().update(
     on_both_sides(ClosingContract, AbortingContract, HalfClosingContract, GoneContract)
 )
-globals().update(on_both(GarbageContract, AcceptingContract))
+globals().update(on_both(RefusedContract, GarbageContract, AcceptingContract))
