@@ -227,9 +227,11 @@ class UvloopReactor(AsyncioSelectorReactor):
 
     def iterate(self, timeout: float) -> None:  # type: ignore[override]
         ending = self.loop.call_later(timeout + 0.01, self.loop.stop)
-        with self._until_the_loop_ends():
-            self.loop.run_forever()
-        ending.cancel()
+        try:
+            with self._until_the_loop_ends():
+                self.loop.run_forever()
+        finally:
+            ending.cancel()
 
     @contextmanager
     def _until_the_loop_ends(self) -> Iterator[None]:
