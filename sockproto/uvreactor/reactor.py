@@ -105,6 +105,7 @@ class UvloopReactor(AsyncioSelectorReactor):
         self._about_to_write: dict[Any, object] = {}
         self._take_log_contexts()
         super().__init__(loop)
+        self._others_complaints = loop.get_exception_handler()
         loop.set_exception_handler(self._loop_complains)
 
     def _take_log_contexts(self) -> None:
@@ -115,6 +116,8 @@ class UvloopReactor(AsyncioSelectorReactor):
         connection = getattr(connection, "connection", connection)  # reads in pieces
         if isinstance(connection, Connection) and error is not None:
             connection.failed(Failure(error, type(error), error.__traceback__))
+        elif self._others_complaints is not None:
+            self._others_complaints(loop, told)
         else:
             loop.default_exception_handler(told)
 

@@ -181,6 +181,23 @@ class LoopTests(OnOurs, ReactorCase):  # type: ignore[misc]
         self.reactor.getDelayedCalls()[-1].cancel()
         await self.turns()
 
+    def test_complaints(self) -> None:
+        """What is not ours is told to the handler that the loop had."""
+        told: list[Any] = []
+        loop = type(self.reactor.loop)()
+        loop.set_exception_handler(lambda _, each: told.append(each["exception"]))
+        reactor = type(self.reactor)(loop)
+        self.addCleanup(close_reactor, reactor)
+        error = ValueError("a test's")
+
+        def fail() -> None:
+            raise error
+
+        loop.call_soon(fail)
+        reactor.callLater(0, reactor.stop)
+        reactor.run(installSignalHandlers=False)
+        self.assertEqual(told, [error])
+
     def test_not_uvloop(self) -> None:
         """A loop of asyncio's own is refused."""
         loop = asyncio.new_event_loop()
