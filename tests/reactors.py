@@ -284,6 +284,11 @@ class ReactorCase(SynchronousTestCase):
         for _ in range(count):
             await self.turn(0.001)
 
+    def iterate(self) -> None:
+        """Let a reactor that is not running go round a few times."""
+        for _ in range(10):
+            self.reactor.iterate(0.001)
+
     async def until(self, condition: Callable[..., object]) -> None:
         while not condition():
             await self.turn(0.0005)
