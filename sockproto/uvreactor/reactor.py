@@ -381,6 +381,7 @@ def install(eventloop: AbstractEventLoop | None = None) -> UvloopReactor:
 
     Raises:
         ReactorAlreadyInstalledError: there is one already.
+        ImportError, TypeError: as `UvloopReactor` says.
     """
     reactor = UvloopReactor(eventloop)
     installReactor(reactor)
